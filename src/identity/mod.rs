@@ -1,0 +1,5 @@
+//! Who a peer is.
+
+pub mod name;
+
+pub use name::{Identity, NameError, Role};

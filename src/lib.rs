@@ -1,0 +1,5 @@
+//! Avow.
+
+pub mod identity;
+pub mod mqtt;
+pub mod time;

@@ -1,0 +1,1 @@
+//! Integers, strings and binary data (section 1.5).

@@ -1,0 +1,190 @@
+//! Topic Names and Topic Filters (section 4.7): two types, made only by parsing.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A Topic Name: what a PUBLISH carries. At least one character, no wildcard, no U+0000, at most
+/// 65,535 bytes. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Arc<str>);
+
+/// A Topic Filter: what a SUBSCRIBE carries, with the `$share/<name>/` prefix taken off.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicFilter {
+    share: Option<ShareName>,
+    filter: Arc<str>,
+}
+
+/// The ShareName of a Shared Subscription: no `/`, `+` or `#`, at least one character.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareName(Arc<str>);
+
+/// Why a text is neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// [MQTT-4.7.3-1]
+    #[error("a topic has at least one character")]
+    Empty,
+    /// [MQTT-4.7.3-2]
+    #[error("a topic must not hold U+0000")]
+    Null,
+    /// [MQTT-4.7.3-3]
+    #[error("a topic has at most 65,535 bytes")]
+    TooLong,
+    /// [MQTT-3.3.2-2]
+    #[error("a Topic Name must not hold `+` or `#`")]
+    WildcardInName,
+    /// [MQTT-4.7.1-1]
+    #[error("`#` must be the last level and stand alone in it")]
+    MultiLevelWildcard,
+    /// [MQTT-4.7.1-2]
+    #[error("`+` must stand alone in its level")]
+    SingleLevelWildcard,
+    /// [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    #[error("a shared subscription is `$share/<name>/<filter>`, its name without `+` or `#`")]
+    Share,
+}
+
+impl TopicName {
+    /// Checks `text` and takes a copy of it.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        check_common(text)?;
+        if text.bytes().any(|b| b == b'+' || b == b'#') {
+            return Err(TopicError::WildcardInName);
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The levels, between the slashes; at least one, each possibly empty.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// Whether the first level begins with `$`: wildcards in a first level do not match it.
+    /// [MQTT-4.7.2-1]
+    pub fn is_dollar(&self) -> bool {
+        self.0.starts_with('$')
+    }
+}
+
+impl TopicFilter {
+    /// Checks `text`, takes the share name off and takes a copy of the rest.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        check_common(text)?;
+        let (share, filter) = match text.strip_prefix("$share/") {
+            None if text == "$share" => return Err(TopicError::Share),
+            None => (None, text),
+            Some(rest) => {
+                let (name, filter) = rest.split_once('/').ok_or(TopicError::Share)?;
+                if name.is_empty() || filter.is_empty() || name.contains(['+', '#']) {
+                    return Err(TopicError::Share);
+                }
+                (Some(ShareName(Arc::from(name))), filter)
+            }
+        };
+        check_wildcards(filter)?;
+        Ok(Self { share, filter: Arc::from(filter) })
+    }
+
+    /// The filter without its share prefix: what is matched, and what a policy judges.
+    pub fn as_str(&self) -> &str {
+        &self.filter
+    }
+
+    /// The share name, if this is a Shared Subscription.
+    pub fn share(&self) -> Option<&ShareName> {
+        self.share.as_ref()
+    }
+
+    /// The levels of the filter; each is a literal, `+`, or a last `#`.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.filter.split('/')
+    }
+
+    /// Whether a wildcard stands in it.
+    pub fn has_wildcard(&self) -> bool {
+        self.filter.contains(['+', '#'])
+    }
+
+    /// Whether this filter matches `name` (section 4.7).
+    pub fn matches(&self, name: &TopicName) -> bool {
+        if name.is_dollar() && self.filter.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut levels = name.levels();
+        for want in self.levels() {
+            match (want, levels.next()) {
+                ("#", _) => return true,
+                ("+", Some(_)) => {}
+                (want, Some(level)) if want == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+}
+
+impl ShareName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check_common(text: &str) -> Result<(), TopicError> {
+    if text.is_empty() {
+        return Err(TopicError::Empty);
+    }
+    if text.len() > usize::from(u16::MAX) {
+        return Err(TopicError::TooLong);
+    }
+    if text.contains('\0') {
+        return Err(TopicError::Null);
+    }
+    Ok(())
+}
+
+fn check_wildcards(filter: &str) -> Result<(), TopicError> {
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
+            return Err(TopicError::MultiLevelWildcard);
+        }
+        if level.contains('+') && level != "+" {
+            return Err(TopicError::SingleLevelWildcard);
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+impl fmt::Debug for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.share {
+            Some(share) => write!(f, "$share/{}/{}", share.as_str(), self.filter),
+            None => f.write_str(&self.filter),
+        }
+    }
+}
