@@ -1,0 +1,87 @@
+//! What the core hands to the writer: records that must reach the disk together.
+
+use bytes::Bytes;
+
+/// Length of the salt of a commitment, in bytes.
+pub const SALT_BYTES: usize = 16;
+
+/// Names one batch of one shard; the writer gives it back in its [`super::Synced`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId {
+    /// The shard that made the batch.
+    pub shard: u16,
+    /// Counts the batches of that shard, from 0, without gaps.
+    pub number: u64,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// A log entry: one JSON object, a leaf of the tree, numbered by the sequencer.
+    Entry,
+    /// A change of Session State or of a retained message: durable, ordered with the entries,
+    /// but no leaf.
+    State,
+}
+
+/// The part of a record that stands outside the tree and can be erased in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The salt of the commitment `c = SHA-256(salt ‖ payload)` in the entry.
+    pub salt: [u8; SALT_BYTES],
+    /// The Application Message.
+    pub payload: Bytes,
+}
+
+/// One record of a batch, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// The bytes that are hashed and covered by the record's CRC.
+    pub head: &'a [u8],
+    /// What is covered by its commitment alone.
+    pub body: Option<&'a Body>,
+}
+
+/// Records in order, their heads in one buffer.
+#[derive(Debug, Default)]
+pub struct Batch {
+    heads: Vec<u8>,
+    records: Vec<(RecordKind, usize, Option<Body>)>,
+    body_bytes: usize,
+}
+
+impl Batch {
+    /// Appends one record, whose head is what `write` appends to the buffer.
+    pub fn push(&mut self, kind: RecordKind, body: Option<Body>, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.heads);
+        self.body_bytes += body.as_ref().map_or(0, |body| SALT_BYTES + body.payload.len());
+        self.records.push((kind, self.heads.len(), body));
+    }
+
+    /// The records, in order.
+    pub fn iter(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let starts = std::iter::once(0).chain(self.records.iter().map(|(_, end, _)| *end));
+        self.records.iter().zip(starts).map(|((kind, end, body), start)| RecordRef {
+            kind: *kind,
+            head: self.heads.get(start..*end).unwrap_or_default(),
+            body: body.as_ref(),
+        })
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of heads and bodies: what the backlog bound counts.
+    pub fn bytes(&self) -> usize {
+        self.heads.len() + self.body_bytes
+    }
+}

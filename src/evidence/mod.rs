@@ -1,0 +1,11 @@
+//! Evidence: what was decided, in a form that cannot be changed unseen.
+//!
+//! Pure: entries are written here, hashed here and proven here; the bytes reach a disk in
+//! [`crate::storage`]. The invariant of the room: an effect that a peer can see is released only
+//! against a [`Synced`], and a [`Synced`] exists only for bytes that are on disk.
+
+mod batch;
+mod synced;
+
+pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
+pub use synced::Synced;
