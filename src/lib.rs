@@ -3,4 +3,6 @@
 pub mod evidence;
 pub mod identity;
 pub mod mqtt;
+pub mod refusal;
+pub mod session;
 pub mod time;
