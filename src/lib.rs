@@ -1,5 +1,6 @@
 //! Avow.
 
+pub mod broker;
 pub mod evidence;
 pub mod identity;
 pub mod mqtt;

@@ -1,0 +1,126 @@
+//! Everything that can happen to a [`super::Broker`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::evidence::Synced;
+use crate::identity::Identity;
+use crate::mqtt::{Packet, ProtocolVersion, Violation};
+use crate::time::{Instant, UnixNanos};
+
+/// Names one Network Connection for as long as the process runs; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What the shell knows of a Network Connection once its handshake is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// Who the certificate says it is.
+    pub identity: Identity,
+    /// SHA-256 of the DER of the end entity certificate.
+    pub x5t: [u8; 32],
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// Distinguished name of its issuer, as text.
+    pub issuer_name: String,
+    /// Its serial number, lower-case hex.
+    pub serial: String,
+    /// Start of its validity.
+    pub not_before: UnixNanos,
+    /// End of its validity: the session ends then.
+    pub not_after: UnixNanos,
+    /// Address of the peer.
+    pub peer: SocketAddr,
+    /// `1.2` or `1.3`.
+    pub tls_version: &'static str,
+    /// Name of the cipher suite.
+    pub tls_suite: String,
+    /// SHA-256 of exported keying material: names this very TLS session.
+    pub exporter_sha256: [u8; 32],
+}
+
+/// One event. The shell hands them over in the order they happened.
+#[derive(Debug)]
+pub enum Input {
+    /// When a handshake is done and identity is established. The CONNECT packet must follow
+    /// before `connect_deadline`.
+    Opened {
+        /// The connection.
+        connection: ConnectionId,
+        /// What is known of it.
+        facts: Arc<ConnectionFacts>,
+        /// When it is closed unless CONNECT has come.
+        connect_deadline: Instant,
+    },
+    /// When packets were decoded, in order. The shell sends CONNECT alone and reads no further
+    /// until [`super::Output::Resume`].
+    Packets {
+        /// The connection.
+        connection: ConnectionId,
+        /// The packets.
+        packets: Vec<Packet>,
+    },
+    /// When the bytes after the last packet are no packet. Nothing more comes from it.
+    Violated {
+        /// The connection.
+        connection: ConnectionId,
+        /// What was wrong.
+        violation: Violation,
+        /// The protocol version, as far as the decoder knew it.
+        version: Option<ProtocolVersion>,
+    },
+    /// When the Network Connection is gone. The last input of a connection.
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// How it ended.
+        cause: CloseCause,
+    },
+    /// When `bytes` of deliveries were handed to the socket: room for as many more.
+    Written {
+        /// The connection.
+        connection: ConnectionId,
+        /// Bytes of [`super::Output::Deliver`] among what was written.
+        bytes: usize,
+    },
+    /// When the writer has a batch on disk. Batches come back in the order they were given.
+    Sequenced(Synced),
+    /// When a handshake was refused before there was an identity.
+    HandshakeRefused {
+        /// Address of the peer.
+        peer: SocketAddr,
+        /// Stable name of the reason, `certificate.…` or `tls.…`.
+        reason: &'static str,
+    },
+    /// When an operator did something that must stand in the log.
+    Administered(Administration),
+    /// When the shell wants to stop: every session is told, a `stop` entry is written, and
+    /// [`super::Output::Stopped`] follows once that is on disk.
+    Stop,
+}
+
+/// How a Network Connection ended, as the shell saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCause {
+    /// The peer closed it.
+    Peer,
+    /// Reading or writing failed.
+    Transport,
+    /// We closed it, after [`super::Output::Close`].
+    Ours,
+    /// The connection's own task failed.
+    TaskFailed,
+}
+
+/// An operator's act, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Administration {
+    /// Chosen by the shell; given back in [`super::Output::Administered`] once it is on disk.
+    pub ticket: u64,
+    /// Stable name of the act, such as `certificate.issue`.
+    pub act: &'static str,
+    /// Who or what it was done to, such as `device/press-7`.
+    pub subject: String,
+    /// Facts, in order, as names and values.
+    pub facts: Vec<(&'static str, String)>,
+}
