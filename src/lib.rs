@@ -1,9 +1,11 @@
 //! Avow.
 
 pub mod broker;
+pub mod config;
 pub mod evidence;
 pub mod identity;
 pub mod mqtt;
 pub mod refusal;
 pub mod session;
+pub mod source;
 pub mod time;
