@@ -55,6 +55,10 @@ impl Flags {
                 return Err(Violation::WILL_RETAIN_WITHOUT_WILL);
             }
         }
+        // [MQTT-3.1.2-12]
+        if self.will_qos() == 3 {
+            return Err(Violation::WILL_QOS_3);
+        }
         // [MQTT-3.1.2-22] of 3.1.1; 5.0 allows a password alone.
         if !version.is_v5() && self.has(6) && !self.has(7) {
             return Err(Violation::PASSWORD_WITHOUT_USER_NAME);
@@ -110,7 +114,7 @@ fn present(r: &Reader<'_>, flags: &Flags, bit: u8, version: ProtocolVersion) -> 
 }
 
 fn will(r: &mut Reader<'_>, flags: &Flags, version: ProtocolVersion) -> Result<Will, Violation> {
-    // [MQTT-3.1.2-12]
+    // [MQTT-3.1.2-12]; already refused with the flags.
     let qos = QoS::from_bits(flags.will_qos()).ok_or(Violation::WILL_QOS_3)?;
     let properties = if version.is_v5() { property::will(r)? } else { WillProperties::default() };
     // [MQTT-3.1.3-11]
