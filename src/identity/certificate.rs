@@ -214,3 +214,80 @@ fn hex_without_leading_zeros(bytes: &[u8]) -> Box<str> {
 pub(super) fn nanos(time: ASN1Time) -> UnixNanos {
     UnixNanos::from_seconds(u64::try_from(time.timestamp()).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{BasicConstraints, CustomExtension, IsCa};
+
+    use super::*;
+    use crate::identity::testing::{NOW, Plant, ders};
+    use crate::identity::{Role, identify};
+
+    fn name(read: Result<CertificateFacts, CertificateRefusal>) -> Result<(), &'static str> {
+        read.map(|_| ()).map_err(|refusal| refusal.name())
+    }
+
+    #[test]
+    fn a_cas_certificate_is_refused_without_webpkis_help() {
+        let plant = Plant::new("a");
+        let ca = plant.odd(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        assert_eq!(name(read(&ders(&ca)[0], "x")), Err("certificate.is_ca"));
+    }
+
+    #[test]
+    fn basic_constraints_that_can_be_read_two_ways() {
+        let plant = Plant::new("a");
+        let with = |ders_of: &[&[u8]]| {
+            let credential = plant.odd(|p| {
+                p.is_ca = IsCa::NoCa;
+                for der in ders_of {
+                    let oid = [2, 5, 29, 19];
+                    let extension = CustomExtension::from_oid_content(&oid, der.to_vec());
+                    p.custom_extensions.push(extension);
+                }
+            });
+            name(read(&ders(&credential)[0], "x"))
+        };
+        let (not_ca, ca) = ([0x30, 0], [0x30, 3, 1, 1, 0xff]);
+        assert_eq!(with(&[]), Ok(()));
+        assert_eq!(with(&[&not_ca]), Ok(()));
+        assert_eq!(with(&[&ca]), Err("certificate.is_ca"));
+        assert_eq!(with(&[&not_ca, &ca]), Err("certificate.not_parsable"));
+        assert_eq!(with(&[&[0x04, 0]]), Err("certificate.not_parsable"));
+    }
+
+    #[test]
+    fn bytes_after_the_certificate() {
+        let plant = Plant::new("a");
+        let mut der = ders(&plant.client(Role::Device, "a"))[0].to_vec();
+        der.push(0);
+        assert_eq!(name(read(&der.into(), "x")), Err("certificate.not_parsable"));
+    }
+
+    #[test]
+    fn a_serial_number_is_hexadecimal() {
+        assert_eq!(&*hex_without_leading_zeros(&[0, 0, 0x0a, 0, 0xff]), "0a00ff");
+        assert_eq!(&*hex_without_leading_zeros(&[0]), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bit_of_a_certificate_can_change(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let plant = Plant::new("a");
+            let mut path = ders(&plant.client(Role::Device, "a"));
+            let mut der = path[0].to_vec();
+            let at = at.index(der.len());
+            der[at] ^= 1 << bit;
+            path[0] = der.into();
+            prop_assert!(identify(&path, &plant.issuers(), NOW).is_err());
+            // Nor does the reader panic where no signature protects it.
+            let _ = read(&path[0], "x");
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            prop_assert!(read(&bytes.into(), "x").is_err());
+        }
+    }
+}

@@ -332,6 +332,10 @@ impl Issuers {
                         second: issuer.id.clone(),
                     });
                 }
+                // It would have vouched: no issuer above it may take its place.
+                (Err(refusal @ CertificateRefusal::AnchorNotValid { .. }), _) => {
+                    return Err(refusal);
+                }
                 (Err(refusal), _) => closest = closer(closest, refusal),
             }
         }

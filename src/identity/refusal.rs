@@ -205,7 +205,11 @@ impl CertificateRefusal {
         match error {
             CertificateError::BadEncoding => Self::NotParsable,
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
-            CertificateError::BadSignature => Self::BadSignature,
+            // The latter is what a namesake's key of another kind comes to.
+            CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                Self::BadSignature
+            }
             CertificateError::Revoked => Self::Revoked,
             CertificateError::ExpiredContext { time, not_after } => {
                 Self::Expired { not_after: nanos(*not_after), now: nanos(*time) }
