@@ -6,6 +6,7 @@ pub mod evidence;
 pub mod identity;
 pub mod mqtt;
 pub mod refusal;
+pub mod server;
 pub mod session;
 pub mod source;
 pub mod time;
