@@ -5,4 +5,5 @@ pub mod identity;
 pub mod mqtt;
 pub mod refusal;
 pub mod session;
+pub mod storage;
 pub mod time;
