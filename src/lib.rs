@@ -9,4 +9,5 @@ pub mod refusal;
 pub mod server;
 pub mod session;
 pub mod source;
+pub mod storage;
 pub mod time;
