@@ -7,3 +7,7 @@ pub mod mqtt;
 pub mod refusal;
 pub mod session;
 pub mod time;
+
+pub mod policy;
+
+pub mod source;
