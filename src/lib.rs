@@ -11,3 +11,7 @@ pub mod session;
 pub mod source;
 pub mod storage;
 pub mod time;
+
+pub mod policy;
+
+pub mod source;
