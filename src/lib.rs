@@ -1,17 +1,15 @@
 //! Avow.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod evidence;
 pub mod identity;
 pub mod mqtt;
+pub mod policy;
 pub mod refusal;
 pub mod server;
 pub mod session;
 pub mod source;
 pub mod storage;
 pub mod time;
-
-pub mod policy;
-
-pub mod source;
