@@ -171,17 +171,7 @@ impl Device {
             // Streams of one period must not all speak at once.
             #[expect(clippy::cast_precision_loss, reason = "a period is small")]
             let first = random.between(0.0, stream.period_ms as f64 / 1_000.0);
-            let signals = stream.values.iter();
-            Lane {
-                topic: self.topic(&stream.topic),
-                signals: signals.map(|(name, by)| (name.clone(), Signal::new(by))).collect(),
-                due: now + Duration::from_secs_f64(first),
-                last_at: now,
-                began: now,
-                seq: 0,
-                invalid_sent: 0,
-                stream: stream.clone(),
-            }
+            Lane::new(stream, self.topic(&stream.topic), now, Duration::from_secs_f64(first))
         };
         self.profile.streams.iter().map(lane).collect()
     }
@@ -198,6 +188,20 @@ impl Device {
 }
 
 impl Lane {
+    fn new(stream: &Stream, topic: String, now: Instant, first_after: Duration) -> Self {
+        let signals = stream.values.iter();
+        Self {
+            topic,
+            signals: signals.map(|(name, by)| (name.clone(), Signal::new(by))).collect(),
+            due: now + first_after,
+            last_at: now,
+            began: now,
+            seq: 0,
+            invalid_sent: 0,
+            stream: stream.clone(),
+        }
+    }
+
     /// Makes the messages that are due and sets the next time.
     fn turn(
         &mut self,
@@ -343,4 +347,112 @@ async fn until(due: Option<Instant>) {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// All messages of one stream in `secs` simulated seconds.
+    fn messages(profile: &str, stream: usize, secs: u64) -> Vec<Outgoing> {
+        let profile = Profile::named(profile).unwrap();
+        let began = Instant::now();
+        let key = SealKey::generate().unwrap();
+        let mut random = Random::new(3, "test");
+        let stream = &profile.streams[stream];
+        let mut lane = Lane::new(stream, "t".to_owned(), began, Duration::ZERO);
+        let mut batch = Vec::new();
+        while lane.due < began + Duration::from_secs(secs) {
+            lane.turn(lane.due, &mut random, Some(&key), &mut batch);
+        }
+        batch
+    }
+
+    #[test]
+    fn every_proper_payload_has_the_shape_of_the_schema() {
+        for profile in Profile::shipped().unwrap() {
+            for index in 0..profile.streams.len() {
+                let json = profile.streams[index].form == Form::Json;
+                let sent = messages(&profile.name, index, 10);
+                let proper = sent.iter().filter(|m| json && m.intent == Intent::Proper);
+                for (before, outgoing) in proper.enumerate() {
+                    let value: Value = serde_json::from_slice(&outgoing.message.payload).unwrap();
+                    let fields = value.as_object().unwrap();
+                    let known = ["ts", "seq", "values", "unit", "operator"];
+                    assert!(fields.keys().all(|field| known.contains(&field.as_str())));
+                    assert!(
+                        fields["ts"].is_u64() && fields["seq"].as_u64().unwrap() >= before as u64
+                    );
+                    let values = fields["values"].as_object().unwrap();
+                    assert!(
+                        (1..=16).contains(&values.len()) && values.values().all(Value::is_number)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_third_payload_of_the_broken_device_is_invalid_each_in_its_way() {
+        let sent = messages("broken", 0, 15);
+        let intents = sent.iter().take(6).map(|outgoing| outgoing.intent).collect::<Vec<_>>();
+        let (good, bad) = (Intent::Proper, Intent::Improper);
+        assert_eq!(intents, [good, good, bad, good, good, bad]);
+        let parsed = sent
+            .iter()
+            .filter(|outgoing| outgoing.intent == bad)
+            .map(|outgoing| serde_json::from_slice::<Value>(&outgoing.message.payload).ok());
+        let parsed = parsed.collect::<Vec<_>>();
+        assert!(parsed[0].as_ref().unwrap()["values"]["torque"].is_string());
+        assert!(parsed[1].as_ref().unwrap().get("seq").is_none());
+        assert!(parsed[2].as_ref().unwrap().get("firmware").is_some());
+        assert_eq!(parsed[3], None);
+        assert!(parsed[4].as_ref().unwrap()["values"]["torque"].is_string());
+    }
+
+    #[test]
+    fn a_flood_has_a_rate_and_an_end() {
+        let sent = messages("flooder", 0, 6);
+        assert_eq!(sent.len(), 4 * 500);
+        assert!(messages("flooder", 0, 2).is_empty());
+    }
+
+    #[test]
+    fn nothing_sealed_leaves_in_the_clear() {
+        let sent = messages("meter", 0, 10);
+        assert!(!sent.is_empty());
+        assert!(sent.iter().all(|sent| !sent.message.payload.windows(4).any(|w| w == b"seq\"")));
+        let profile = Profile::named("meter").unwrap();
+        let now = Instant::now();
+        let mut lane = Lane::new(&profile.streams[0], "t".to_owned(), now, Duration::ZERO);
+        assert!(lane.message(now, &mut Random::new(1, ""), None).is_none());
+    }
+
+    #[test]
+    fn a_machine_says_only_states_of_its_profile_and_stays_as_long_as_it_says() {
+        let status = Profile::named("press").unwrap().status.unwrap();
+        let mut now = Instant::now();
+        let topic = "t".to_owned();
+        let mut machine = Machine { topic, state: status.first, due: now, status };
+        let mut random = Random::new(9, "machine");
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            let state = machine.state;
+            let said = machine.turn(now, &mut random).unwrap();
+            assert!(said.message.retain);
+            let value: Value = serde_json::from_slice(&said.message.payload).unwrap();
+            assert_eq!(value["state"], state.name());
+            seen.insert(state);
+            let dwell = &machine.status.states[&state];
+            let stay = machine.due - now;
+            assert!(stay >= Duration::from_millis(dwell.min_ms.into()));
+            assert!(stay <= Duration::from_millis(dwell.max_ms.into()));
+            assert!(dwell.next.contains_key(&machine.state));
+            assert!(machine.turn(now, &mut random).is_none());
+            now = machine.due;
+        }
+        assert_eq!(seen.len(), machine.status.states.len());
+    }
 }

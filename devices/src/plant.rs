@@ -232,3 +232,48 @@ impl Plant {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plant(names: &[String]) -> Result<Plant, PlantError> {
+        let credentials =
+            Credentials { ca_pem: Vec::new(), cert_pem: Vec::new(), key_pem: Vec::new() };
+        let device = |name: &String| DeviceSpec {
+            name: name.clone(),
+            profile: Profile::named("meter").unwrap(),
+            credentials: credentials.clone(),
+        };
+        Plant::new(PlantOptions {
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            server_name: "localhost".to_owned(),
+            devices: names.iter().map(device).collect(),
+            dashboard: DashboardSpec { name: "d".to_owned(), credentials: credentials.clone() },
+            seed: 0,
+        })
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("m{n}")).collect()
+    }
+
+    #[test]
+    fn names_are_distinct_and_fit_a_topic_and_their_number_is_bounded() {
+        assert!(plant(&names(DEVICES_MAX)).is_ok());
+        let error = plant(&names(DEVICES_MAX + 1)).err();
+        assert_eq!(error, Some(PlantError::TooMany { count: DEVICES_MAX + 1 }));
+        for bad in ["", "a/b", "+", "#", "m0"] {
+            let error = plant(&["m0".to_owned(), bad.to_owned()]).err();
+            assert_eq!(error, Some(PlantError::Name { name: bad.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn every_sealing_device_has_its_own_key_and_a_victim_is_another_device() {
+        let plant = plant(&names(3)).unwrap();
+        assert_eq!(plant.keys.len(), 3);
+        assert_eq!(plant.victim_of("m0"), "m1");
+        assert_eq!(plant.victim_of("m2"), "m0");
+    }
+}

@@ -306,7 +306,15 @@ impl Profile {
         let in_stream = self.streams.iter().enumerate().find_map(|(index, stream)| {
             stream.fault().map(|(field, fix)| (format!("streams[{index}].{field}"), fix))
         });
-        in_stream.or_else(|| self.status.as_ref().and_then(Status::fault))
+        let unseen = self.streams.iter().position(|stream| {
+            let refusable = stream.qos > Qos::AtMostOnce && self.version == Version::V5_0;
+            (stream.intent == Intent::Improper || stream.faults.is_some()) && !refusable
+        });
+        let unseen = unseen.map(|index| {
+            let fix = "and version must be 1 or 2 and 5.0, or no refusal can be seen";
+            (format!("streams[{index}].qos"), fix)
+        });
+        in_stream.or(unseen).or_else(|| self.status.as_ref().and_then(Status::fault))
     }
 }
 
@@ -429,6 +437,8 @@ mod tests {
             assert_eq!(error_of(from, to), format!("probe.toml: {error}"));
         }
         assert!(Profile::parse("p", &MINIMAL.replace("qos = 1", "qos = 1\nburst = 1000")).is_ok());
+        let improper = "qos = 0\nintent = \"improper\"";
+        assert!(error_of("qos = 1", improper).contains("streams[0].qos: and version must be"));
     }
 
     #[test]

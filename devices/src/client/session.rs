@@ -277,3 +277,118 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<Acknowledgement, ClientError>>;
+
+    /// A connected 5.0 session; `properties` are those of CONNACK.
+    fn connected(properties: &[u8]) -> Session {
+        let options = ConnectOptions::new(Version::V5_0, "c");
+        let mut session = Session::open(&options, Instant::now()).unwrap();
+        assert_eq!(session.outgoing.first(), Some(&0x10));
+        session.outgoing.clear();
+        let length = u8::try_from(properties.len()).unwrap();
+        session.receive(&[&[0x20, 3 + length, 0, 0, length], properties].concat(), Instant::now());
+        assert_eq!(session.connack.take(), Some(Ok(false)));
+        session
+    }
+
+    /// Publishes; returns the Packet Identifier on the wire and the answer to come.
+    fn publish(session: &mut Session, qos: Qos) -> (u16, Answered) {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (answer, answered) = oneshot::channel();
+        let message = Message { topic: "t".to_owned(), payload: Vec::new(), qos, retain: false };
+        session.outgoing.clear();
+        session.publish(&message, permit, answer, Instant::now());
+        // Fixed header (2), topic (2 + 1), identifier.
+        (u16::from_be_bytes([session.outgoing[5], session.outgoing[6]]), answered)
+    }
+
+    fn code(answered: &mut Answered) -> u8 {
+        answered.try_recv().unwrap().unwrap().reason_code
+    }
+
+    #[test]
+    fn an_identifier_that_was_never_released_is_never_used_again() {
+        let mut session = connected(&[]);
+        let (first, mut answered) = publish(&mut session, Qos::ExactlyOnce);
+        let [high, low] = first.to_be_bytes();
+        session.receive(&[0x50, 3, high, low, 0x10], Instant::now());
+        assert_eq!(code(&mut answered), 0x10);
+        let (second, mut answered) = publish(&mut session, Qos::ExactlyOnce);
+        assert_ne!(first, second);
+        let [high, low] = second.to_be_bytes();
+        session.receive(&[0x50, 2, high, low], Instant::now());
+        assert!(answered.try_recv().is_err(), "PUBREC is not the end");
+        session.receive(&[0x70, 2, high, low], Instant::now());
+        assert_eq!(code(&mut answered), 0);
+        assert_eq!(session.end, None);
+    }
+
+    #[test]
+    fn a_refusal_ends_a_publish_and_carries_its_reason() {
+        let mut session = connected(&[]);
+        let (id, mut answered) = publish(&mut session, Qos::ExactlyOnce);
+        let [high, low] = id.to_be_bytes();
+        session.receive(&[0x50, 9, high, low, 0x87, 5, 0x1f, 0, 2, b'n', b'o'], Instant::now());
+        let answer = answered.try_recv().unwrap().unwrap();
+        assert_eq!((answer.reason_code, answer.reason.as_deref()), (0x87, Some("no")));
+        assert!(!answer.accepted());
+        assert_eq!(publish(&mut session, Qos::AtLeastOnce).0, id, "the identifier is free again");
+    }
+
+    #[test]
+    fn the_brokers_receive_maximum_bounds_what_is_in_flight() {
+        let mut session = connected(&[0x21, 0, 2]);
+        let (first, _answer) = publish(&mut session, Qos::AtLeastOnce);
+        assert!(session.has_room());
+        let (_, _answer) = publish(&mut session, Qos::AtLeastOnce);
+        assert!(!session.has_room());
+        let [high, low] = first.to_be_bytes();
+        session.receive(&[0x40, 2, high, low], Instant::now());
+        assert!(session.has_room());
+    }
+
+    #[test]
+    fn packets_are_read_from_any_cut_of_the_bytes() {
+        let mut session = connected(&[]);
+        let one = [0x30, 5, 0, 1, b't', 0, b'x'];
+        for byte in one.iter().chain(&one) {
+            session.receive(&[*byte], Instant::now());
+        }
+        session.receive(&[one, one].concat(), Instant::now());
+        assert_eq!(session.inbox.len(), 4);
+        assert!(session.inbox.iter().all(|message| message.payload == b"x"));
+    }
+
+    #[test]
+    fn an_answer_to_nothing_and_a_disconnect_end_the_session() {
+        let mut session = connected(&[]);
+        session.receive(&[0x40, 2, 0, 9], Instant::now());
+        assert!(session.end.is_some());
+        let mut session = connected(&[]);
+        session.receive(&[0xe0, 2, 0x96, 0], Instant::now());
+        let expected = ClientError::Disconnected { reason_code: 0x96, reason: None };
+        assert_eq!(session.end, Some(expected));
+    }
+
+    #[test]
+    fn the_timers_ping_and_give_up() {
+        let mut session = connected(&[]);
+        let ping_at = session.deadline().unwrap();
+        session.timeout(ping_at);
+        assert_eq!(session.outgoing, [0xc0, 0]);
+        let pong_by = ping_at + Duration::from_millis(PINGRESP_MS_MAX);
+        session.timeout(pong_by - Duration::from_millis(1));
+        assert_eq!(session.end, None);
+        session.timeout(pong_by);
+        assert!(matches!(session.end, Some(ClientError::Timeout { .. })));
+    }
+}
