@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use super::link::{Gate, Link, Local};
 use super::socket::{ReadOutcome, SEAL_BYTES_MAX, TlsSocket};
 use crate::broker::{CloseCause, Input};
-use crate::mqtt::{Decoded, Decoder, Packet, ReasonCode, Violation};
+use crate::mqtt::{Decoded, Decoder, Packet, Violation};
 
 /// Plaintext read in one go before other connections have their turn, in bytes.
 const TURN_BYTES_MAX: usize = 64 * 1024;
@@ -72,7 +72,8 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         local.task_began();
-        let decoder = Decoder::server(local.bounds.packet_bytes_max);
+        // Until CONNECT has come, its own bound holds.
+        let decoder = Decoder::server(local.bounds.connect_bytes_max);
         Self {
             local,
             link,
@@ -206,19 +207,16 @@ impl Connection {
             match self.decoder.decode(rest) {
                 Ok(Decoded::Packet { packet, consumed }) => {
                     used += consumed;
+                    packets.push(packet);
                     if self.link.gate.get() == Gate::Connect {
-                        match self.accept_connect(consumed) {
-                            Ok(()) => packets.push(packet),
-                            Err(violation) => break Some(violation),
-                        }
+                        self.accept_connect();
                         break None;
                     }
-                    packets.push(packet);
                 }
                 Ok(Decoded::Incomplete { needed }) => {
                     // The decoder wants more than there is, or it would find the same again.
                     self.needed = needed.max(rest.len() + 1);
-                    break self.check_connect_bytes(needed).err();
+                    break None;
                 }
                 Err(violation) => break Some(violation),
             }
@@ -229,23 +227,11 @@ impl Connection {
     }
 
     /// CONNECT came: nothing behind it is looked at until the core has decided.
-    fn accept_connect(&mut self, bytes: usize) -> Result<(), Violation> {
-        self.check_connect_bytes(bytes)?;
+    fn accept_connect(&mut self) {
+        self.decoder.set_packet_bytes_max(self.local.bounds.packet_bytes_max);
         self.needed = 0;
         self.link.version.set(self.decoder.version());
         self.link.gate.set(Gate::Shut);
-        Ok(())
-    }
-
-    fn check_connect_bytes(&self, bytes: usize) -> Result<(), Violation> {
-        if self.link.gate.get() == Gate::Connect && bytes > self.local.bounds.connect_bytes_max {
-            return Err(Violation {
-                reason: ReasonCode::PacketTooLarge,
-                what: "CONNECT is longer than the bound",
-                statement: None,
-            });
-        }
-        Ok(())
     }
 
     fn hand_over(&self, packets: Vec<Packet>, violation: Option<Violation>, bytes: usize) {
