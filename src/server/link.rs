@@ -239,8 +239,7 @@ impl Local {
     /// Takes back a buffer; an idle connection keeps none.
     pub(super) fn recycle(&self, mut buffer: Vec<u8>) {
         let mut pool = self.pool.borrow_mut();
-        if (1..=POOL_BUFFER_BYTES_MAX).contains(&buffer.capacity())
-            && pool.len() < POOL_BUFFERS_MAX
+        if (1..=POOL_BUFFER_BYTES_MAX).contains(&buffer.capacity()) && pool.len() < POOL_BUFFERS_MAX
         {
             buffer.clear();
             pool.push(buffer);

@@ -9,7 +9,7 @@
 //! Nothing here knows MQTT. Invariant: ciphertext that was taken from the socket has been handed
 //! to rustls before a call returns.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead as _, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,20 +18,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Most ciphertext taken from a socket by one system call, in bytes.
-pub const READ_BYTES_MAX: usize = 64 * 1024;
+pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 /// Most plaintext sealed before the socket has taken what was sealed earlier, in bytes.
-pub const SEAL_BYTES_MAX: usize = 64 * 1024;
+pub(super) const SEAL_BYTES_MAX: usize = 64 * 1024;
 
 /// A finished handshake between two reactors.
 #[derive(Debug)]
-pub struct Handshaken {
+pub(super) struct Handshaken {
     socket: std::net::TcpStream,
     tls: Box<ServerConnection>,
 }
 
 impl Handshaken {
     /// Takes the stream out of the reactor of this thread.
-    pub fn detach(stream: tokio_rustls::server::TlsStream<TcpStream>) -> io::Result<Self> {
+    pub(super) fn detach(stream: tokio_rustls::server::TlsStream<TcpStream>) -> io::Result<Self> {
         let (socket, mut tls) = stream.into_inner();
         // What we seal at once is bounded by `SEAL_BYTES_MAX`, on our side of the fence.
         tls.set_buffer_limit(None);
@@ -39,14 +39,14 @@ impl Handshaken {
     }
 
     /// Puts the stream into the reactor of this thread.
-    pub fn attach(self) -> io::Result<TlsSocket> {
+    pub(super) fn attach(self) -> io::Result<TlsSocket> {
         Ok(TlsSocket { socket: TcpStream::from_std(self.socket)?, tls: self.tls, eof: false })
     }
 }
 
 /// What a read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOutcome {
+pub(super) enum ReadOutcome {
     /// Plaintext was appended, or records without any were processed; there may be more.
     Progress,
     /// The peer will send nothing more.
@@ -55,7 +55,7 @@ pub enum ReadOutcome {
 
 /// TLS over a socket of this thread's reactor.
 #[derive(Debug)]
-pub struct TlsSocket {
+pub(super) struct TlsSocket {
     socket: TcpStream,
     tls: Box<ServerConnection>,
     eof: bool,
@@ -67,7 +67,7 @@ impl TlsSocket {
     ///
     /// # Errors
     /// The socket's, and `InvalidData` when the peer broke TLS; its alert is then queued.
-    pub fn poll_read(
+    pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         cipher: &mut [u8],
@@ -132,12 +132,12 @@ impl TlsSocket {
 
     /// Seals `plain` into records. Call it only when [`Self::poll_flush`] was ready, with at most
     /// [`SEAL_BYTES_MAX`] bytes.
-    pub fn seal(&mut self, plain: &[u8]) -> io::Result<()> {
+    pub(super) fn seal(&mut self, plain: &[u8]) -> io::Result<()> {
         self.tls.writer().write_all(plain)
     }
 
     /// Gives every sealed record to the socket.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.tls.wants_write() {
             let mut writer = PollWrite { socket: &mut self.socket, cx };
             match self.tls.write_tls(&mut writer) {
@@ -151,19 +151,19 @@ impl TlsSocket {
     }
 
     /// Queues the alert that ends the TLS session in order.
-    pub fn close_notify(&mut self) {
+    pub(super) fn close_notify(&mut self) {
         self.tls.send_close_notify();
     }
 
     /// Ends our direction of the TCP connection.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     /// Throws away what the peer still sends: closing a socket with unread bytes makes the kernel
     /// reset the connection, and a reset can destroy our last packet on its way. Ready when the
     /// peer has ended its direction too.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>, cipher: &mut [u8]) -> Poll<()> {
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>, cipher: &mut [u8]) -> Poll<()> {
         loop {
             let mut buffer = ReadBuf::new(cipher);
             match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
