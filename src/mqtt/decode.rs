@@ -1,5 +1,24 @@
 //! Bytes to packets.
+//!
+//! [`Decoder`] frames the stream of one Network Connection and hands each body to the file of its
+//! packet. It keeps no bytes: the caller owns the buffer, and every refusal that the first bytes
+//! allow is made before the rest is asked for. What needs a session to judge (Packet Identifiers
+//! in use, Topic Aliases, Receive Maximum) is not judged here.
+//!
+//! Invariant: no input makes it panic, and it never asks for more than `packet_bytes_max` bytes.
 
+mod ack;
+mod connect;
+mod disconnect;
+mod fixed_header;
+mod property;
+mod publish;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use self::fixed_header::PacketType;
+use super::scalar::{Reader, parse_variable};
 use super::{Packet, ProtocolVersion, Violation};
 
 /// Which end of the Network Connection we are: it decides which packets may arrive.
@@ -7,7 +26,8 @@ use super::{Packet, ProtocolVersion, Violation};
 pub enum Side {
     /// We serve: the first packet is CONNECT, and packets only a server sends are violations.
     Server,
-    /// We are the client.
+    /// We are the client: packets only a client sends are violations. That CONNACK comes first
+    /// and once is left to the client, which alone knows whether it still waits for it.
     Client,
 }
 
@@ -34,6 +54,8 @@ pub enum Decoded {
 pub struct Decoder {
     side: Side,
     version: Option<ProtocolVersion>,
+    connected: bool,
+    violation: Option<Violation>,
     packet_bytes_max: usize,
 }
 
@@ -42,22 +64,136 @@ impl Decoder {
     /// `packet_bytes_max` bytes, fixed header included, is a violation (0x95) as soon as its
     /// fixed header is read.
     pub fn server(packet_bytes_max: usize) -> Self {
-        Self { side: Side::Server, version: None, packet_bytes_max }
+        Self {
+            side: Side::Server,
+            version: None,
+            connected: false,
+            violation: None,
+            packet_bytes_max,
+        }
     }
 
     /// For a client that speaks `version`.
     pub fn client(version: ProtocolVersion, packet_bytes_max: usize) -> Self {
-        Self { side: Side::Client, version: Some(version), packet_bytes_max }
+        Self {
+            side: Side::Client,
+            version: Some(version),
+            connected: true,
+            violation: None,
+            packet_bytes_max,
+        }
     }
 
-    /// The version, once known.
+    /// Replaces the bound on later packets: a server may grant a peer it knows more than it
+    /// grants a stranger.
+    pub fn set_packet_bytes_max(&mut self, packet_bytes_max: usize) {
+        self.packet_bytes_max = packet_bytes_max;
+    }
+
+    /// The version, once known: from the protocol name and level of a CONNECT on, even if the
+    /// rest of that CONNECT is a violation, so that its CONNACK can say why. `None` after a
+    /// violation calls for a bare close.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.version
     }
 
     /// Decodes the packet that `input` begins with.
+    ///
+    /// # Errors
+    /// The peer's violation. The stream has no next packet then: later calls repeat it.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Violation> {
-        let _ = (self.side, self.packet_bytes_max, input);
-        Ok(Decoded::Incomplete { needed: 2 })
+        if let Some(violation) = &self.violation {
+            return Err(violation.clone());
+        }
+        self.frame(input).inspect_err(|violation| self.violation = Some(violation.clone()))
+    }
+
+    fn frame(&mut self, input: &[u8]) -> Result<Decoded, Violation> {
+        let Some((&first, after_first)) = input.split_first() else {
+            return Ok(Decoded::Incomplete { needed: 1 });
+        };
+        let packet_type = self.admit(first)?;
+        let Some((remaining, len)) = parse_variable(after_first)? else {
+            return Ok(Decoded::Incomplete { needed: input.len() + 1 });
+        };
+        let header_bytes = 1 + len;
+        let total = usize::try_from(remaining).map_or(usize::MAX, |n| n.saturating_add(header_bytes));
+        if total > self.packet_bytes_max {
+            return Err(Violation::TOO_LARGE);
+        }
+        let Some(body) = input.get(header_bytes..total) else {
+            return Ok(Decoded::Incomplete { needed: total });
+        };
+        let packet = self.packet(packet_type, first, body)?;
+        Ok(Decoded::Packet { packet, consumed: total })
+    }
+
+    /// Judges a packet by its first byte alone.
+    fn admit(&self, first: u8) -> Result<PacketType, Violation> {
+        if self.side == Side::Server && !self.connected {
+            // [MQTT-3.1.0-1]
+            return match PacketType::of(first) {
+                Some(PacketType::Connect) => {
+                    fixed_header::check_flags(PacketType::Connect, first, ProtocolVersion::V5)?;
+                    Ok(PacketType::Connect)
+                }
+                _ => Err(Violation::NOT_CONNECT_FIRST),
+            };
+        }
+        let packet_type = PacketType::of(first).ok_or(Violation::TYPE_RESERVED)?;
+        let version = self.version.unwrap_or(ProtocolVersion::V5);
+        match self.side {
+            Side::Server => packet_type.check_from_client(version)?,
+            Side::Client => packet_type.check_from_server(version)?,
+        }
+        fixed_header::check_flags(packet_type, first, version)?;
+        Ok(packet_type)
+    }
+
+    fn packet(
+        &mut self,
+        packet_type: PacketType,
+        first: u8,
+        body: &[u8],
+    ) -> Result<Packet, Violation> {
+        let mut reader = Reader::new(body);
+        let r = &mut reader;
+        if packet_type == PacketType::Connect {
+            let version = connect::protocol(r)?;
+            self.version = Some(version);
+            let connect = connect::connect(r, version)?;
+            r.end()?;
+            self.connected = true;
+            return Ok(Packet::Connect(Box::new(connect)));
+        }
+        let version = self.version.unwrap_or(ProtocolVersion::V5);
+        let packet = match packet_type {
+            // Returned above.
+            PacketType::Connect => return Err(Violation::SECOND_CONNECT),
+            PacketType::ConnAck => Packet::ConnAck(Box::new(connect::connack(r, version)?)),
+            PacketType::Publish => {
+                Packet::Publish(Box::new(publish::publish(r, first, version, self.side)?))
+            }
+            PacketType::PubAck => Packet::PubAck(ack::puback(r, version)?),
+            PacketType::PubRec => Packet::PubRec(ack::pubrec(r, version)?),
+            PacketType::PubRel => Packet::PubRel(ack::pubrel(r, version)?),
+            PacketType::PubComp => Packet::PubComp(ack::pubcomp(r, version)?),
+            PacketType::Subscribe => {
+                Packet::Subscribe(Box::new(subscribe::subscribe(r, version)?))
+            }
+            PacketType::SubAck => Packet::SubAck(Box::new(ack::suback(r, version)?)),
+            PacketType::Unsubscribe => {
+                Packet::Unsubscribe(Box::new(subscribe::unsubscribe(r, version)?))
+            }
+            PacketType::UnsubAck => Packet::UnsubAck(Box::new(ack::unsuback(r, version)?)),
+            PacketType::PingReq => Packet::PingReq,
+            PacketType::PingResp => Packet::PingResp,
+            PacketType::Disconnect => {
+                Packet::Disconnect(Box::new(disconnect::disconnect(r, version, self.side)?))
+            }
+            PacketType::Auth => Packet::Auth(Box::new(disconnect::auth(r, self.side)?)),
+        };
+        r.end()?;
+        Ok(packet)
     }
 }
