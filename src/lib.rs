@@ -5,5 +5,6 @@ pub mod evidence;
 pub mod identity;
 pub mod mqtt;
 pub mod refusal;
+pub mod server;
 pub mod session;
 pub mod time;

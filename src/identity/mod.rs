@@ -1,5 +1,28 @@
-//! Who a peer is.
+//! Who a peer is: the name its verified certificate carries, and who vouched for it.
+//!
+//! The line begins here. A peer is the one URI subjectAltName of its end entity certificate,
+//! together with the configured issuer whose trust anchor its certification path ends in; never
+//! a Common Name, a Client Identifier or an address. [`verifier::identify`] is the only way to a
+//! [`CertificateFacts`], so that whoever holds one holds a peer that passed every check.
+//!
+//! This room reads no file, no clock and no socket. [`authority`] issues certificates and is the
+//! one place of it that uses randomness; it belongs to the command line, not to the core.
+//! Revocation and enrolment are not here.
+//!
+//! Specification: RFC 5280 (certificates and paths), the SPIFFE X.509-SVID form of a name.
 
+pub mod authority;
+pub mod certificate;
+pub mod issuer;
 pub mod name;
+pub mod profile;
+pub mod refusal;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod verifier;
 
+pub use certificate::CertificateFacts;
+pub use issuer::{Issuer, IssuerFault, Issuers};
 pub use name::{Identity, NameError, Role};
+pub use refusal::CertificateRefusal;
+pub use verifier::{AvowClientVerifier, identify};
