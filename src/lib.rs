@@ -8,3 +8,7 @@ pub mod refusal;
 pub mod server;
 pub mod session;
 pub mod time;
+
+pub mod policy;
+
+pub mod source;
