@@ -9,3 +9,7 @@ pub mod server;
 pub mod session;
 pub mod telemetry;
 pub mod time;
+
+pub mod policy;
+
+pub mod source;

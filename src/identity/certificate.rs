@@ -98,7 +98,7 @@ impl fmt::Debug for CertificateFacts {
 /// Reads `der` as a client's end entity certificate that the issuer `issuer_id` vouches for.
 ///
 /// # Errors
-/// A [`CertificateRefusal`] if it breaks a rule that it can break by itself; see [`Self`].
+/// The first [`CertificateRefusal`] of: its encoding, version, CA flag, key usages, name.
 pub(super) fn read(
     der: &CertificateDer<'_>,
     issuer_id: &str,

@@ -294,7 +294,8 @@ mod tests {
         };
         insta::assert_snapshot!(
             swap("\"clientAuth\"", "\"serverAuth\""),
-            @"certs/device.toml: `extended_key_usage` must be `clientAuth` alone: a client is not a server"
+            @"certs/device.toml: `extended_key_usage` must be `clientAuth` alone: \
+              a client is not a server"
         );
         insta::assert_snapshot!(
             swap("validity_days = 30", "validity_days = 399"),

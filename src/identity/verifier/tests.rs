@@ -1,8 +1,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Eku,
-    IsCa, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::*;
@@ -138,6 +138,32 @@ fn an_anchor_past_its_end_vouches_for_nobody() {
     let end_entity = &ders(&client)[..1];
     assert!(identify(end_entity, &issuers, NOW).is_ok());
     let refusal = identify(end_entity, &issuers, days_from_now(731)).unwrap_err();
+    assert_eq!(refusal.name(), "certificate.anchor_not_valid");
+}
+
+#[test]
+fn no_issuer_above_takes_the_place_of_an_anchor_past_its_end() {
+    let plant = Plant::new("a");
+    let client = plant.odd(|params| params.not_after = date(days_from_now(5_000)));
+    // The issuing CA's key and name again, certified by the root for longer.
+    let ca_key = KeyPair::from_pem(&plant.issuing.key_pem).unwrap();
+    let root_key = KeyPair::from_pem(&plant.root.key_pem).unwrap();
+    let root = rcgen::Issuer::from_ca_cert_pem(&plant.root.certificate_pem, root_key).unwrap();
+    let mut renewed = CertificateParams::default();
+    renewed.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    renewed.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    renewed.distinguished_name = DistinguishedName::new();
+    renewed.distinguished_name.push(DnType::CommonName, "a issuing");
+    let renewed = renewed.signed_by(&ca_key, &root).unwrap();
+
+    let path = [ders(&client)[0].clone(), renewed.into()];
+    let wide = || plant.issuer("wide", &Role::ALL);
+    let narrow =
+        Issuer::new("narrow", "plant.example", &[Role::Device], "", &ders(&plant.issuing)).unwrap();
+    let later = days_from_now(731);
+    assert!(identify(&path, &Issuers::new(vec![wide()]).unwrap(), later).is_ok());
+    let both = Issuers::new(vec![wide(), narrow]).unwrap();
+    let refusal = identify(&path, &both, later).unwrap_err();
     assert_eq!(refusal.name(), "certificate.anchor_not_valid");
 }
 
@@ -326,6 +352,7 @@ fn a_refusal_says_what_to_do() {
     assert!(matches!(refusal, CertificateRefusal::Name(NameError::Path(_))));
     insta::assert_snapshot!(
         refusal,
-        @"the URI subjectAltName is not a name here: the path `x/y` is not `/device/<name>`, `/dashboard/<name>` or `/operator/<name>`; issue the certificate anew"
+        @"the URI subjectAltName is not a name here: the path `x/y` is not `/device/<name>`, \
+          `/dashboard/<name>` or `/operator/<name>`; issue the certificate anew"
     );
 }
