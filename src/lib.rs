@@ -12,4 +12,5 @@ pub mod server;
 pub mod session;
 pub mod source;
 pub mod storage;
+pub mod telemetry;
 pub mod time;
