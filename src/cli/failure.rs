@@ -5,11 +5,13 @@ use crate::cli::files::FileFault;
 use crate::cli::lock::LockFault;
 use crate::config::{LoadError, SecretError};
 use crate::evidence::checkpoint::KeyError;
+use crate::evidence::proof::TlogProofError;
 use crate::identity::NameError;
 use crate::identity::authority::AuthorityFault;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
 use crate::policy::PolicyError;
 use crate::server::tls::TlsFault;
+use crate::storage::index::IndexFault;
 use crate::storage::reader::ProveError;
 use crate::storage::{StorageFault, VerifyFault};
 
@@ -64,6 +66,12 @@ pub enum CliFailure {
     /// The log does not verify, or could not be read.
     #[error(transparent)]
     Verify(#[from] VerifyFault),
+    /// The query index.
+    #[error(transparent)]
+    Index(#[from] IndexFault),
+    /// A proof of ours that does not hold: the log changed below its checkpoint.
+    #[error("the proof does not hold: {0}; `avow audit verify` names the place")]
+    Proof(#[from] TlogProofError),
     /// No proof.
     #[error(transparent)]
     Prove(#[from] ProveError),
@@ -86,7 +94,7 @@ impl CliFailure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Client(failure) if failure.is_denial() => 1,
-            Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
+            Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) | Self::Proof(_) => 1,
             Self::Config(_)
             | Self::Policy(_)
             | Self::File(_)
@@ -102,6 +110,7 @@ impl CliFailure {
             | Self::Storage(_)
             | Self::Verify(_)
             | Self::Prove(_)
+            | Self::Index(_)
             | Self::Time(_)
             | Self::Address(_) => 2,
         }

@@ -32,9 +32,9 @@ use crate::time::UnixNanos;
 #[derive(Debug, Parser)]
 #[command(name = "avow", version, max_term_width = 100)]
 pub struct Cli {
-    /// Directory of the broker
-    #[arg(long, env = "AVOW_DIR", default_value = ".", value_name = "DIR", global = true)]
-    dir: PathBuf,
+    /// Directory of the broker [default: $AVOW_DIR, or the current directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -92,7 +92,8 @@ impl Cli {
     /// # Errors
     /// See [`CliFailure`], which knows its exit code.
     pub fn run(self) -> Result<Answer, CliFailure> {
-        let dir = self.dir;
+        let named = self.dir.or_else(|| std::env::var_os("AVOW_DIR").map(PathBuf::from));
+        let dir = named.unwrap_or_else(|| PathBuf::from("."));
         match self.verb {
             Verb::Init(arguments) => init::run(&arguments).map(|()| Answer::Yes),
             Verb::Device(verb) => add::run(&dir, Role::Device, &verb).map(|()| Answer::Yes),

@@ -21,8 +21,7 @@ use crate::evidence::VerifierKey;
 use crate::evidence::tree::leaf_hash;
 use crate::identity::Role;
 use crate::mqtt::TopicFilter;
-use crate::storage::index::{Index, Order, Outcome, Query};
-use crate::storage::{Reader, RealDisk, Until};
+use crate::storage::{Index, Order, Outcome, Query, Reader, RealDisk, Until};
 use crate::time::UnixNanos;
 
 /// How often `tail -f` looks for more.
