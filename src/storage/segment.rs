@@ -310,8 +310,16 @@ impl BatchBuffer {
     ) -> (&[u8], u32) {
         let bytes = self.sealed_bytes() as u32;
         let (records, entries) = (self.records, self.entries);
-        let mut header =
-            BatchHeader { marker, bytes, records, first_index, entries, number, previous_crc, crc: 0 };
+        let mut header = BatchHeader {
+            marker,
+            bytes,
+            records,
+            first_index,
+            entries,
+            number,
+            previous_crc,
+            crc: 0,
+        };
         let encoded = header.encode();
         header.crc = encoded.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
         self.bytes.iter_mut().zip(encoded).for_each(|(to, from)| *to = from);
@@ -380,7 +388,9 @@ impl RecordView<'_> {
         let Some(body) = self.body else { return Ok(()) };
         let stated = match (self.commitment, self.kind) {
             (Some(stated), _) => *stated,
-            (None, RecordKind::Entry) => stated_commitment(self.head).ok_or(Damage::NoCommitment)?,
+            (None, RecordKind::Entry) => {
+                stated_commitment(self.head).ok_or(Damage::NoCommitment)?
+            }
             (None, RecordKind::State) => return Err(Damage::NoCommitment),
         };
         if commitment_of(body.salt, body.payload) == stated {

@@ -5,4 +5,5 @@
 mod crash;
 mod disk;
 mod tamper;
+mod threads;
 mod world;

@@ -115,8 +115,9 @@ impl World {
         if tree_size == 0 {
             return Ok(());
         }
-        let published =
-            up.checkpoints.publish(&self.key, Checkpoint { origin, tree_size, root_hash: up.tree.root() });
+        let published = up
+            .checkpoints
+            .publish(&self.key, Checkpoint { origin, tree_size, root_hash: up.tree.root() });
         self.see_checkpoint();
         published
     }
