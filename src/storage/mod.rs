@@ -19,6 +19,7 @@ pub mod index;
 pub mod log;
 mod query;
 pub mod reader;
+mod record;
 pub mod recovery;
 mod scan;
 pub mod segment;
