@@ -56,8 +56,7 @@ impl<D: Disk> CheckpointStore<D> {
     pub fn open(disk: D, verifier: VerifierKey) -> Result<Self, StorageFault> {
         let history = open_or_create(&disk, HISTORY_FILE)?;
         let published = read_published(&disk)?;
-        let mut store =
-            Self { disk, verifier, history, history_bytes: 0, newest: None, published };
+        let mut store = Self { disk, verifier, history, history_bytes: 0, newest: None, published };
         let last = store.find_last()?;
         let note = store.published.as_deref();
         let published = note.map(|note| Checkpoint::open(note, &store.verifier)).transpose();

@@ -89,10 +89,7 @@ enum Ahead<F> {
     /// The append that needs it.
     Inline,
     /// A thread, while the present segment fills.
-    Thread {
-        orders: SyncSender<u64>,
-        ready: Receiver<Result<Prepared<F>, StorageFault>>,
-    },
+    Thread { orders: SyncSender<u64>, ready: Receiver<Result<Prepared<F>, StorageFault>> },
 }
 
 impl<D: Disk> Log<D> {
@@ -230,7 +227,8 @@ impl<D: Disk> Log<D> {
         if needed > bytes {
             // A rare long batch: its segment is made longer. A crash leaves an unused segment.
             let needed = needed.next_multiple_of(4096);
-            fill_with_zeroes(&file, bytes, needed).map_err(StorageFault::io(Doing::Prepare, &path))?;
+            fill_with_zeroes(&file, bytes, needed)
+                .map_err(StorageFault::io(Doing::Prepare, &path))?;
             bytes = needed;
         }
         let link = self.tail.active.as_ref().map(Active::link).unwrap_or_default();
@@ -253,8 +251,7 @@ impl<D: Disk> Log<D> {
         file.write_at(&header.encode(), 0).map_err(StorageFault::io(Doing::Write, &path))?;
         file.sync_data().map_err(StorageFault::io(Doing::Sync, &path))?;
         let offset = SEGMENT_HEADER_BYTES as u64;
-        self.tail.active =
-            Some(Active { file, path, marker, bytes, offset, batches: 0, crc: 0 });
+        self.tail.active = Some(Active { file, path, marker, bytes, offset, batches: 0, crc: 0 });
         self.tail.next_number = number + 1;
         if let Ahead::Thread { orders, .. } = &self.ahead {
             // If the thread is gone, the rotation that needs the segment says so.
@@ -274,11 +271,7 @@ impl<D: Disk> Log<D> {
 
 /// Makes a segment of zeroes and syncs it and its name, so that later syncs have neither length
 /// nor allocation to write.
-fn prepare<D: Disk>(
-    disk: &D,
-    number: u64,
-    bytes: u64,
-) -> Result<Prepared<D::File>, StorageFault> {
+fn prepare<D: Disk>(disk: &D, number: u64, bytes: u64) -> Result<Prepared<D::File>, StorageFault> {
     let path = segment_path(number);
     // A crash anywhere here leaves zeroes, fewer zeroes or no file: unused, and taken away.
     let file = disk.create(&path).map_err(StorageFault::io(Doing::Prepare, &path))?;

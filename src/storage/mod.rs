@@ -15,16 +15,23 @@
 pub mod checkpoint_store;
 pub mod disk;
 pub mod fault;
+pub mod index;
 pub mod log;
+mod query;
 pub mod reader;
+mod record;
 pub mod recovery;
 mod scan;
 pub mod segment;
 pub mod verify;
+pub mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use fault::{Damage, Defect, StorageFault};
+pub use index::{Index, IndexFeed, IndexState, RebuildCause};
 pub use log::{Log, LogOptions, Place};
+pub use query::{Order, Outcome, Query};
 pub use reader::{Entry, Reader, Until};
 pub use recovery::{Recovered, Recovery};
 pub use verify::{VerifyFault, VerifyReport, verify};
+pub use writer::{Writer, WriterHooks, WriterOptions, WriterStats};

@@ -102,10 +102,10 @@ impl<D: Disk> Reader<D> {
     pub fn refresh(&mut self, verifier: &VerifierKey) -> Result<(), StorageFault> {
         self.note = read_published(&self.disk)?;
         let opened = self.note.as_deref().map(|note| Checkpoint::open(note, verifier)).transpose();
-        self.checkpoint =
-            opened.map_err(|source: NoteError| {
-                StorageFault::Checkpoint { file: CHECKPOINT_FILE, source }
-            })?;
+        self.checkpoint = opened.map_err(|source: NoteError| StorageFault::Checkpoint {
+            file: CHECKPOINT_FILE,
+            source,
+        })?;
         let known = self.first_indices.last().map(|(number, _)| *number);
         for number in segment_numbers(&self.disk)? {
             if known.is_some_and(|known| number <= known) {
@@ -191,6 +191,12 @@ impl<D: Disk> Reader<D> {
         Ok(TlogProof { index, hashes, checkpoint: note.clone() })
     }
 
+    /// What tells this log from every other: the marker of its first segment; zeroes while
+    /// there is none.
+    pub(super) fn identity(&self) -> Result<[u8; 8], StorageFault> {
+        Ok(self.segment(0)?.map_or([0; 8], |scan| scan.header().marker))
+    }
+
     /// First index past the end, as far as it is known without reading.
     fn end(&self) -> u64 {
         match self.until {
@@ -253,10 +259,8 @@ impl EntryView<'_> {
     /// A copy.
     pub fn to_owned(self) -> Entry {
         let Self { index, json, body, place, batch } = self;
-        let body = body.map(|body| Body {
-            salt: *body.salt,
-            payload: Bytes::copy_from_slice(body.payload),
-        });
+        let body = body
+            .map(|body| Body { salt: *body.salt, payload: Bytes::copy_from_slice(body.payload) });
         Entry { index, json: json.to_vec(), body, place, batch }
     }
 }

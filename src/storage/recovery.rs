@@ -98,7 +98,8 @@ pub(super) fn recover<D: Disk>(
     let numbers = segment_numbers(disk)?;
     check_numbers(&numbers)?;
     let used = drop_unused(disk, &numbers)?;
-    let expected = Expected { origin: options.origin_hash(), first_index: 0, link: Link::default() };
+    let expected =
+        Expected { origin: options.origin_hash(), first_index: 0, link: Link::default() };
     let recovery = Recovery { tree: Frontier::default(), checkpoints, cut: None, records: 0 };
     let mut walk = Walk { recovery, expected, last_number: used.checked_sub(1), visit };
     let mut active = None;

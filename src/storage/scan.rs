@@ -111,7 +111,7 @@ impl<F: DiskFile> SegmentScan<F> {
             opened => opened.map_err(StorageFault::io(Doing::Open, &path))?,
         };
         let file_bytes = file.byte_len().map_err(StorageFault::io(Doing::Open, &path))?;
-        let mut window = Window::default();
+        let mut window = Window { file_bytes, ..Window::default() };
         let bytes = window.read(&file, &path, 0, SEGMENT_HEADER_BYTES)?;
         let header = SegmentHeader::decode(bytes).map_err(|damage| defect(0, damage))?;
         if header.number != number {
@@ -131,7 +131,17 @@ impl<F: DiskFile> SegmentScan<F> {
         let next_index = header.first_index;
         let offset = SEGMENT_HEADER_BYTES as u64;
         let (batches, previous_crc) = (0, 0);
-        Ok(Self { file, path, header, file_bytes, offset, batches, previous_crc, next_index, window })
+        Ok(Self {
+            file,
+            path,
+            header,
+            file_bytes,
+            offset,
+            batches,
+            previous_crc,
+            next_index,
+            window,
+        })
     }
 
     /// The batch at the present place, checked; `None` where unused space begins. The place
@@ -194,9 +204,7 @@ impl<F: DiskFile> SegmentScan<F> {
     pub(super) fn skip(&mut self, header: &BatchHeader) -> Result<(), StorageFault> {
         let mut crc = [0; 4];
         let place = self.offset + u64::from(header.bytes) - 8;
-        self.file
-            .read_at(&mut crc, place)
-            .map_err(StorageFault::io(Doing::Read, &self.path))?;
+        self.file.read_at(&mut crc, place).map_err(StorageFault::io(Doing::Read, &self.path))?;
         self.advance(header, u32::from_le_bytes(crc));
         Ok(())
     }
@@ -326,6 +334,8 @@ impl<F: DiskFile> SegmentScan<F> {
 /// A piece of a file in memory.
 #[derive(Debug, Default)]
 struct Window {
+    /// Length of the file: reading ahead stops there.
+    file_bytes: u64,
     start: u64,
     bytes: Vec<u8>,
 }
@@ -340,13 +350,14 @@ impl Window {
         length: usize,
     ) -> Result<&[u8], StorageFault> {
         let skipped = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
-        let held = skipped.filter(|skip| {
-            skip.checked_add(length).is_some_and(|end| end <= self.bytes.len())
-        });
+        let held = skipped
+            .filter(|skip| skip.checked_add(length).is_some_and(|end| end <= self.bytes.len()));
         let skip = if let Some(skip) = held {
             skip
         } else {
-            self.bytes.resize(length.max(READ_AHEAD_BYTES), 0);
+            let left = self.file_bytes.saturating_sub(offset);
+            let ahead = usize::try_from(left).unwrap_or(usize::MAX).min(READ_AHEAD_BYTES);
+            self.bytes.resize(length.max(ahead), 0);
             let read = file.read_at(&mut self.bytes, offset);
             let count = read.map_err(StorageFault::io(Doing::Read, path))?;
             self.bytes.truncate(count);

@@ -21,6 +21,12 @@ fn one_history(seed: u64, has_sync: bool) -> Result<(), String> {
         world.disk.plan(None, operations, Accident::PowerLoss);
         live(&mut world, &mut up);
         world.disk.crash();
+        // One start in two dies as well, and the next one must mend what it left.
+        if world.random.below(2) == 0 {
+            world.disk.plan(None, world.random.clone().below(14), Accident::PowerLoss);
+            let _ = world.open();
+            world.disk.crash();
+        }
         up = world.restart().map_err(|what| format!("life {life}: {what}"))?;
     }
     Ok(())

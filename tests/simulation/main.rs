@@ -2,7 +2,13 @@
 //!
 //! A failure prints its seed; `one_history(seed, …)` replays it.
 
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod disk;
+#[cfg(test)]
 mod tamper;
+#[cfg(test)]
+mod threads;
+#[cfg(test)]
 mod world;

@@ -47,7 +47,7 @@ fn assert_named(
 
 #[test]
 fn f04_every_flipped_byte_is_found_where_it_is() {
-    let world = at_rest(4096, 9);
+    let world = at_rest(2048, 7);
     let clean = world.verify().unwrap();
     assert_eq!(clean.tail_defect, None);
     assert!(clean.unsigned_tail_entries > 0 && clean.signed_entries > 10);

@@ -96,7 +96,7 @@ impl World {
             let payload = vec![number as u8; self.random.below(700) as usize];
             let salt = [number as u8; 16];
             let c = URL_SAFE_NO_PAD.encode(commitment_of(&salt, &payload));
-            let (is_entry, has_body) = (number % 5 != 0, number % 3 != 0);
+            let (is_entry, has_body) = (!number.is_multiple_of(5), !number.is_multiple_of(3));
             let head = match has_body {
                 true => format!(r#"{{"v":1,"type":"publish","t":{number},"c":"{c}"}}"#),
                 false => format!(r#"{{"v":1,"type":"disconnect","t":{number}}}"#),
@@ -115,8 +115,9 @@ impl World {
         if tree_size == 0 {
             return Ok(());
         }
-        let published =
-            up.checkpoints.publish(&self.key, Checkpoint { origin, tree_size, root_hash: up.tree.root() });
+        let published = up
+            .checkpoints
+            .publish(&self.key, Checkpoint { origin, tree_size, root_hash: up.tree.root() });
         self.see_checkpoint();
         published
     }
