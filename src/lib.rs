@@ -8,6 +8,8 @@ pub mod refusal;
 pub mod session;
 pub mod time;
 
+pub mod limits;
 pub mod policy;
+pub mod schema;
 
 pub mod source;
