@@ -76,7 +76,12 @@ impl Device {
         }
         let mut lanes = self.lanes(&mut random);
         while !*stop.borrow() {
-            match Client::connect(&self.endpoint, &self.options()).await {
+            let options = self.options();
+            let connected = tokio::select! {
+                connected = Client::connect(&self.endpoint, &options) => connected,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match connected {
                 Ok((client, _messages)) => {
                     self.ledger.connected(self.index);
                     let ended = self.serve(client, &mut lanes, &mut random, &mut stop).await;

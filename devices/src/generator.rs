@@ -1,6 +1,6 @@
 //! Generators of measured values: data in a profile, a small state per device.
 //!
-//! Every kind says the bounds of its values; [`Signal::next`] never leaves them, whatever the
+//! Every kind says the bounds of its values; a signal never leaves them, whatever the
 //! parameters, because the shipped schemas may rely on them.
 
 use serde::Deserialize;

@@ -88,7 +88,10 @@ mod tests {
     fn a_valid_reading_has_the_shape_of_the_schema() {
         assert_eq!(
             text(reading().valid()),
-            r#"{"ts":1700000000123,"seq":7,"values":{"peak":6.0,"rms":2.5},"unit":"mm/s","operator":{"name":"R. Kim"}}"#
+            concat!(
+                r#"{"ts":1700000000123,"seq":7,"values":{"peak":6.0,"rms":2.5},"#,
+                r#""unit":"mm/s","operator":{"name":"R. Kim"}}"#
+            )
         );
         let bare = Reading { unit: None, operator: None, ..reading() };
         assert_eq!(

@@ -4,6 +4,7 @@
 //! SKIPPED where Mosquitto is not installed, and fails instead when `AVOW_REQUIRE_CLIENTS` is set.
 
 #![expect(clippy::disallowed_methods, reason = "a test starts a broker and waits for it")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -125,6 +126,28 @@ impl Mosquitto {
         Endpoint { addr: self.addr, server_name: "localhost".to_owned(), credentials }
     }
 
+    /// One device of each profile, named after it and its place.
+    fn plant(&self, profiles: &[&str]) -> PlantOptions {
+        let stranger_ca = Authority::new();
+        let devices = profiles.iter().enumerate().map(|(index, profile)| {
+            let name = format!("{profile}-{index}");
+            let profile = Profile::named(profile).unwrap();
+            let authority = if profile.expect.connects { &self.authority } else { &stranger_ca };
+            let credentials = self.issued_by(authority, &name);
+            DeviceSpec { name, profile, credentials }
+        });
+        PlantOptions {
+            addr: self.addr,
+            server_name: "localhost".to_owned(),
+            devices: devices.collect(),
+            dashboard: DashboardSpec {
+                name: "dashboard".to_owned(),
+                credentials: self.credentials("dashboard"),
+            },
+            seed: 1,
+        }
+    }
+
     async fn connect(&self, version: Version, name: &str) -> (Client, Messages) {
         let endpoint = self.endpoint(self.credentials(name));
         Client::connect(&endpoint, &ConnectOptions::new(version, name)).await.unwrap()
@@ -132,28 +155,7 @@ impl Mosquitto {
 }
 
 async fn run_plant(broker: &Mosquitto, profiles: &[&str], length: Duration) -> PlantReport {
-    let stranger_ca = Authority::new();
-    let devices = profiles.iter().enumerate().map(|(index, profile)| {
-        let name = format!("{profile}-{index}");
-        let profile = Profile::named(profile).unwrap();
-        let credentials = if profile.expect.connects {
-            broker.credentials(&name)
-        } else {
-            broker.issued_by(&stranger_ca, &name)
-        };
-        DeviceSpec { name, profile, credentials }
-    });
-    let plant = Plant::new(PlantOptions {
-        addr: broker.addr,
-        server_name: "localhost".to_owned(),
-        devices: devices.collect(),
-        dashboard: DashboardSpec {
-            name: "dashboard".to_owned(),
-            credentials: broker.credentials("dashboard"),
-        },
-        seed: 1,
-    })
-    .unwrap();
+    let plant = Plant::new(broker.plant(profiles)).unwrap();
     let mut live = plant.live();
     let report = plant.run(tokio::time::sleep(length)).await.unwrap();
     live.mark_unchanged();
@@ -191,6 +193,24 @@ async fn a_broker_without_policy_breaks_the_expectations() {
     let flood = &report.devices[3].proper;
     assert!(flood.sent > 400, "{flood:?}");
     assert!(report.devices[2].improper.delivered >= 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_broker_that_dies_shows_in_the_report_and_does_not_hold_the_plant_up() {
+    let Some(mut broker) = Mosquitto::start(EVERYTHING) else { return };
+    let plant = Plant::new(broker.plant(&["press", "meter"])).unwrap();
+    let began = Instant::now();
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        broker.child.kill().unwrap();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    };
+    let report = plant.run(stop).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(report.dashboard.ended.is_some() && !report.all_held(), "{report:?}");
+    for device in &report.devices {
+        assert_eq!((device.connects, device.disconnects.values().sum()), (1, 1), "{device:?}");
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]
