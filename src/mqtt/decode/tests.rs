@@ -48,13 +48,15 @@ fn the_bound_counts_the_fixed_header_and_can_be_lifted() {
     let mut decoder = Decoder::server(CONNECT.len());
     assert!(decoder.clone().decode(CONNECT).is_ok());
     let mut tight = Decoder::server(CONNECT.len() - 1);
-    assert_eq!(tight.decode(&CONNECT[..2]), Err(Violation::TOO_LARGE));
-    assert_eq!(Violation::TOO_LARGE.reason, ReasonCode::PacketTooLarge);
+    assert_eq!(tight.decode(&CONNECT[..2]), Err(Violation::TOO_LARGE_FOR_SERVER));
+    assert_eq!(Violation::TOO_LARGE_FOR_SERVER.reason, ReasonCode::PacketTooLarge);
     decoder.decode(CONNECT).unwrap();
     let mut lifted = decoder.clone();
     lifted.set_packet_bytes_max(66);
     assert_eq!(lifted.decode(b"\x30\x40"), incomplete(66));
-    assert_eq!(decoder.decode(b"\x30\x40"), Err(Violation::TOO_LARGE));
+    assert_eq!(decoder.decode(b"\x30\x40"), Err(Violation::TOO_LARGE_FOR_SERVER));
+    let mut client = Decoder::client(ProtocolVersion::V5, 65);
+    assert_eq!(client.decode(b"\x30\x40"), Err(Violation::TOO_LARGE_FOR_CLIENT));
 }
 
 #[test]
