@@ -192,6 +192,7 @@ impl Decoder {
         r.end()?;
         Ok(packet)
     }
+
     fn connect(&mut self, r: &mut Reader<'_>) -> Result<Packet, Violation> {
         let version = connect::protocol(r)?;
         self.version = Some(version);
