@@ -12,6 +12,7 @@
 //! messages: that is the core's. Invariants: a shard is handed only connections that have an
 //! identity, and nothing leaves a shard that its core did not ask for.
 
+pub mod admin;
 mod clock;
 mod connection;
 mod handle;
