@@ -94,7 +94,7 @@ fn what_is_no_request_is_answered_and_what_is_too_long_ends_the_conversation() {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     assert!(line.starts_with("{\"error\":\"not a request"), "{line}");
-    let long = vec![b' '; REQUEST_BYTES_MAX + 2];
+    let long = vec![b'x'; REQUEST_BYTES_MAX + 2];
     stream.write_all(&long).unwrap();
     line.clear();
     reader.read_line(&mut line).unwrap();
