@@ -7,6 +7,7 @@ pub mod mqtt;
 pub mod refusal;
 pub mod server;
 pub mod session;
+pub mod storage;
 pub mod telemetry;
 pub mod time;
 

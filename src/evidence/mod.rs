@@ -5,7 +5,12 @@
 //! against a [`Synced`], and a [`Synced`] exists only for bytes that are on disk.
 
 mod batch;
+pub mod checkpoint;
+pub mod proof;
 mod synced;
+pub mod tree;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
+pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
+pub use proof::TlogProof;
 pub use synced::Synced;
