@@ -384,3 +384,6 @@ impl Drop for Connection {
         self.local.task_ended();
     }
 }
+
+#[cfg(test)]
+mod tests;

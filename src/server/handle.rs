@@ -215,3 +215,40 @@ fn add_histogram(all: &mut Histogram, one: &Histogram) {
     }
     all.sum_nanos = all.sum_nanos.saturating_add(one.sum_nanos);
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A handle to one shard that counts nothing and records everything at index 41.
+    pub(in crate::server) fn scripted_handle() -> Handle {
+        let (shards, mut messages) = Shards::channels(1);
+        let mut messages = messages.remove(0);
+        let answer = move || {
+            while let Some(message) = messages.blocking_recv() {
+                match message {
+                    Message::Snapshot(reply) => reply(ShardSnapshot::default()),
+                    Message::Administered { reply, .. } => reply(41),
+                    _ => {}
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(answer).unwrap();
+        let stopper = Stopper::new(shards.clone());
+        let (faults, _) = FaultSender::channel();
+        Handle::new(shards, stopper, faults, Arc::new(WriterStats::default), Arc::default())
+    }
+
+    #[test]
+    fn the_counters_of_shards_add_up() {
+        let handle = scripted_handle();
+        assert_eq!(handle.snapshot().unwrap().counters, Counters::default());
+        use crate::refusal::Refusal;
+        let one =
+            Counters { deliveries: 2, refusals: vec![(Refusal::NoRule, 3)], ..Counters::default() };
+        let mut all = one.clone();
+        add(&mut all, one);
+        assert_eq!(all.deliveries, 4);
+        assert_eq!(all.refusals, [(Refusal::NoRule, 6)]);
+    }
+}

@@ -12,6 +12,7 @@
 //! messages: that is the core's. Invariants: a shard is handed only connections that have an
 //! identity, and nothing leaves a shard that its core did not ask for.
 
+pub mod admin;
 mod clock;
 mod connection;
 mod handle;
@@ -23,6 +24,8 @@ mod options;
 mod shard;
 mod shutdown;
 mod socket;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 mod writing;
 
@@ -38,7 +41,7 @@ pub use listener::HandshakeStats;
 pub use message::ShardSnapshot;
 pub use options::{AdmitAddress, Bounds, MakeBroker, MetricsOptions, ServerOptions};
 pub use shutdown::{Fault, Stopper, raise_open_files};
-pub use writing::{RunningWriter, StartWriter, WriterEvents, WriterStats};
+pub use writing::{RunningWriter, StartWriter, Submit, Submitted, WriterEvents, WriterStats};
 
 use listener::AcceptorParts;
 use message::Shards;

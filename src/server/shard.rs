@@ -13,7 +13,6 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,6 +25,7 @@ use super::link::{Link, Local};
 use super::message::{Message, Opened, Reply, ShardSnapshot};
 use super::options::{Bounds, MakeBroker};
 use super::shutdown::{Fault, FaultSender, panic_message};
+use super::writing::{Submit, Submitted};
 use crate::broker::{Broker, CloseCause, ConnectionId, Input, Output};
 use crate::evidence::{Batch, BatchId};
 use crate::telemetry::EventLog;
@@ -43,7 +43,7 @@ pub(super) struct ShardParts {
     pub(super) bounds: Bounds,
     pub(super) broker: MakeBroker,
     pub(super) messages: UnboundedReceiver<Message>,
-    pub(super) submit: Arc<dyn Fn(BatchId, Batch) -> bool + Send + Sync>,
+    pub(super) submit: Submit,
     pub(super) faults: FaultSender,
 }
 
@@ -95,7 +95,9 @@ struct Shard {
     local: Rc<Local>,
     links: HashMap<ConnectionId, Rc<Link>, foldhash::fast::FixedState>,
     messages: UnboundedReceiver<Message>,
-    submit: Arc<dyn Fn(BatchId, Batch) -> bool + Send + Sync>,
+    submit: Submit,
+    /// Batches that the writer had no room for, oldest first.
+    unsubmitted: VecDeque<(BatchId, Batch)>,
     inputs: VecDeque<Input>,
     /// Places among the refused handshakes that wait for this round.
     permits: Vec<OwnedSemaphorePermit>,
@@ -117,6 +119,7 @@ impl Shard {
             links: HashMap::default(),
             messages: parts.messages,
             submit: parts.submit,
+            unsubmitted: VecDeque::new(),
             inputs: VecDeque::new(),
             permits: Vec::new(),
             timer: None,
@@ -218,7 +221,25 @@ impl Shard {
         while let Some(output) = self.broker.poll_output() {
             self.carry_out(now, output)?;
         }
-        self.local.round_ended(self.broker.is_backlogged());
+        // Room at the writer comes with a release, which is a round too.
+        self.submit()?;
+        let backlogged = self.broker.is_backlogged() || !self.unsubmitted.is_empty();
+        self.local.round_ended(backlogged);
+        Ok(())
+    }
+
+    /// Gives the writer what it has room for, in order.
+    fn submit(&mut self) -> Result<(), Fault> {
+        while let Some((id, batch)) = self.unsubmitted.pop_front() {
+            match (self.submit)(id, batch) {
+                Submitted::Taken => {}
+                Submitted::Full(batch) => {
+                    self.unsubmitted.push_front((id, batch));
+                    break;
+                }
+                Submitted::Ended => return Err(Fault::Writer("it has ended".to_owned())),
+            }
+        }
         Ok(())
     }
 
@@ -244,9 +265,8 @@ impl Shard {
                 }
             }
             Output::Sequence { id, batch } => {
-                if !(self.submit)(id, batch) {
-                    return Err(Fault::Writer("it has ended".to_owned()));
-                }
+                self.unsubmitted.push_back((id, batch));
+                self.submit()?;
             }
             Output::Administered { ticket, index } => {
                 if let Some(reply) = self.replies.remove(&ticket) {

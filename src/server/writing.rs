@@ -12,10 +12,25 @@ use crate::evidence::{Batch, BatchId, Synced};
 /// Starts the writer, which answers through the [`WriterEvents`].
 pub type StartWriter = Box<dyn FnOnce(WriterEvents) -> Result<RunningWriter, Fault> + Send>;
 
+/// Queues one batch at the writer, without blocking.
+pub type Submit = Arc<dyn Fn(BatchId, Batch) -> Submitted + Send + Sync>;
+
+/// What became of a batch that was given to the writer.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It will be written.
+    Taken,
+    /// Too much waits already: sockets must not be read, and it is given again after the next
+    /// release.
+    Full(Batch),
+    /// The writer has ended.
+    Ended,
+}
+
 /// A writer that runs.
 pub struct RunningWriter {
-    /// Queues one batch; `false` when the writer is gone.
-    pub submit: Arc<dyn Fn(BatchId, Batch) -> bool + Send + Sync>,
+    /// Queues one batch.
+    pub submit: Submit,
     /// Waits until everything queued is on disk, publishes the final checkpoint, ends the thread.
     pub stop: Box<dyn FnOnce() -> Result<(), Fault> + Send>,
     /// What it measured so far.

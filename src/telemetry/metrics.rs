@@ -118,8 +118,10 @@ fn encode_histogram(
     help: &str,
     histogram: &Histogram,
 ) -> fmt::Result {
-    let bounds =
-        BUCKETS_MICROS.iter().map(|micros| *micros as f64 / 1e6).chain(std::iter::once(f64::MAX));
+    let bounds = BUCKETS_MICROS
+        .iter()
+        .map(|micros| *micros as f64 / 1e6)
+        .chain(std::iter::once(f64::INFINITY));
     let buckets = bounds.zip(histogram.buckets).collect::<Vec<_>>();
     let sum = histogram.sum_nanos as f64 / 1e9;
     let unit = Unit::Seconds;

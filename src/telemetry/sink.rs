@@ -4,8 +4,6 @@
 //! Lines are queued, at most [`LINES_QUEUED_MAX`]; what does not fit is dropped and counted in a
 //! line of its own once there is room.
 
-#![expect(clippy::disallowed_methods, reason = "the thread that writes log lines")]
-
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
