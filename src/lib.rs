@@ -12,15 +12,6 @@ pub mod refusal;
 pub mod schema;
 pub mod server;
 pub mod session;
-<<<<<<< HEAD
-=======
-pub mod storage;
-pub mod telemetry;
-pub mod time;
-
-pub mod policy;
-
->>>>>>> server
 pub mod source;
 pub mod storage;
 pub mod telemetry;

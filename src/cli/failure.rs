@@ -1,19 +1,20 @@
 //! Why a verb could not be carried out, and with which exit code that ends.
 
+use crate::cli::audit::answer::AnswerFault;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
-use crate::cli::lock::LockFault;
 use crate::config::{LoadError, SecretError};
 use crate::evidence::checkpoint::KeyError;
-use crate::evidence::proof::TlogProofError;
-use crate::identity::NameError;
+use crate::identity::{IssuerFault, NameError};
 use crate::identity::authority::AuthorityFault;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
 use crate::policy::PolicyError;
+use crate::schema::SchemaError;
+use crate::server::admin::{ClientError, LockError};
 use crate::server::tls::TlsFault;
 use crate::storage::index::IndexFault;
-use crate::storage::reader::ProveError;
 use crate::storage::{StorageFault, VerifyFault};
+use crate::telemetry::InitError;
 
 /// Why a verb failed. Rendered once, at the edge.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -32,8 +33,29 @@ pub enum CliFailure {
     File(#[from] FileFault),
     /// The lock of the directory.
     #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The running broker.
+    #[error(transparent)]
+    Admin(#[from] ClientError),
+    /// An answer of the running broker that is not understood.
+    #[error("the broker answered something that is not understood")]
+    Answer,
+    /// The schemas.
+    #[error("the schemas do not hold")]
     #[diagnostic(transparent)]
-    Lock(#[from] LockFault),
+    Schema(#[from] SchemaError),
+    /// An issuer.
+    #[error(transparent)]
+    Issuer(#[from] IssuerFault),
+    /// The log of the process.
+    #[error(transparent)]
+    Telemetry(#[from] InitError),
+    /// The server could not start, or ended by a fault.
+    #[error(transparent)]
+    Server(#[from] crate::server::Fault),
+    /// The system gave no randomness.
+    #[error("the system gives no randomness")]
+    Randomness,
     /// `pub` or `sub`.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -66,15 +88,12 @@ pub enum CliFailure {
     /// The log does not verify, or could not be read.
     #[error(transparent)]
     Verify(#[from] VerifyFault),
+    /// The log could not be read as asked.
+    #[error(transparent)]
+    Read(#[from] AnswerFault),
     /// The query index.
     #[error(transparent)]
     Index(#[from] IndexFault),
-    /// A proof of ours that does not hold: the log changed below its checkpoint.
-    #[error("the proof does not hold: {0}; `avow audit verify` names the place")]
-    Proof(#[from] TlogProofError),
-    /// No proof.
-    #[error(transparent)]
-    Prove(#[from] ProveError),
     /// No such entry.
     #[error("there is no entry {0} in the log")]
     #[diagnostic(help("`avow audit tail` shows the newest ones"))]
@@ -94,11 +113,19 @@ impl CliFailure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Client(failure) if failure.is_denial() => 1,
-            Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) | Self::Proof(_) => 1,
+            Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
+            Self::Read(AnswerFault::NoEntry(_) | AnswerFault::Proof(_)) => 1,
+            Self::Server(fault) => fault.exit_code(),
             Self::Config(_)
             | Self::Policy(_)
             | Self::File(_)
             | Self::Lock(_)
+            | Self::Admin(_)
+            | Self::Answer
+            | Self::Schema(_)
+            | Self::Issuer(_)
+            | Self::Telemetry(_)
+            | Self::Randomness
             | Self::Client(_)
             | Self::Authority(_)
             | Self::Profile(_)
@@ -109,7 +136,7 @@ impl CliFailure {
             | Self::Tls(_)
             | Self::Storage(_)
             | Self::Verify(_)
-            | Self::Prove(_)
+            | Self::Read(_)
             | Self::Index(_)
             | Self::Time(_)
             | Self::Address(_) => 2,

@@ -12,10 +12,10 @@ mod client;
 mod failure;
 mod files;
 mod init;
-mod lock;
 mod plant;
 mod policy;
 mod record;
+mod serve;
 pub mod show;
 
 use std::path::PathBuf;
@@ -43,6 +43,8 @@ pub struct Cli {
 enum Verb {
     /// Make the directory of a new broker: CA, keys, configuration, policy, first clients
     Init(init::InitArguments),
+    /// Serve until SIGINT or SIGTERM
+    Serve(serve::ServeArguments),
     /// Give a device a certificate
     #[command(subcommand)]
     Device(add::Registry),
@@ -96,6 +98,7 @@ impl Cli {
         let dir = named.unwrap_or_else(|| PathBuf::from("."));
         match self.verb {
             Verb::Init(arguments) => init::run(&arguments).map(|()| Answer::Yes),
+            Verb::Serve(arguments) => serve::run(&dir, &arguments),
             Verb::Device(verb) => add::run(&dir, Role::Device, &verb).map(|()| Answer::Yes),
             Verb::Dashboard(verb) => add::run(&dir, Role::Dashboard, &verb).map(|()| Answer::Yes),
             Verb::Operator(verb) => add::run(&dir, Role::Operator, &verb).map(|()| Answer::Yes),

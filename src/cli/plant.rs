@@ -32,7 +32,11 @@ const KINDS: [ProfileKind; 6] = [
 const CONFIG: &str = include_str!("../../config/avow.toml");
 const POLICY: &str = include_str!("../../config/policy.toml");
 /// The shipped schemas, by file name.
-const SCHEMAS: [(&str, &str); 0] = [];
+const SCHEMAS: [(&str, &str); 3] = [
+    ("registry.toml", include_str!("../../config/schemas/registry.toml")),
+    ("status.schema.json", include_str!("../../config/schemas/status.schema.json")),
+    ("telemetry.schema.json", include_str!("../../config/schemas/telemetry.schema.json")),
+];
 
 /// What a new broker is called and where it listens.
 #[derive(Clone, Debug)]
@@ -165,7 +169,7 @@ impl Issued {
             facts.push(("x5t", hex(sha256(&der).as_ref())));
             if let Ok((_, certificate)) = X509Certificate::from_der(&der) {
                 let spki = sha256(certificate.public_key().raw);
-                facts.push(("spki", hex(spki.as_ref())));
+                facts.push(("spki_sha256", hex(spki.as_ref())));
                 facts.push(("serial", hex(certificate.raw_serial())));
                 let end = certificate.validity().not_after.timestamp();
                 facts.push(("not_after", end.to_string()));

@@ -10,23 +10,25 @@ use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 
 use super::CliFailure;
-use super::lock::DirLock;
 use super::plant::Layout;
 use crate::config::Config;
 use crate::evidence::checkpoint::KeyError;
 use crate::evidence::tree::leaf_hash;
 use crate::evidence::{Batch, BatchId, Checkpoint, LogKey, RecordKind, VerifierKey};
+use crate::server::admin::{Client, Lock, RecordRequest, Request};
 use crate::storage::{Log, LogOptions, RealDisk, Recovery};
 
 /// Where entries go.
 pub(super) enum Recorder {
+    /// To the broker that runs.
+    Broker(Client),
     /// No broker runs: we hold its lock and write its log.
     Alone(Box<Alone>),
 }
 
 /// The log, held by this process.
 pub(super) struct Alone {
-    _lock: DirLock,
+    _lock: Lock,
     log: Log<RealDisk>,
     recovery: Recovery<RealDisk>,
     key: LogKey,
@@ -49,9 +51,12 @@ pub(super) fn verifier_key(dir: &Path, path: Option<&Path>) -> Result<VerifierKe
 }
 
 impl Recorder {
-    /// Finds the running broker of `config`'s directory, or takes its lock.
+    /// Reaches the broker that runs on `config`'s directory, or takes the lock itself.
     pub(super) fn open(config: &Config) -> Result<Self, CliFailure> {
-        let lock = DirLock::take(&config.dir)?;
+        if let Some(client) = Client::connect(&config.dir)? {
+            return Ok(Self::Broker(client));
+        }
+        let lock = Lock::acquire(&config.dir)?;
         let key = log_key(config)?;
         let segment_bytes = config.evidence.segment_bytes;
         let options = LogOptions { verifier: key.verifier().clone(), segment_bytes };
@@ -69,6 +74,7 @@ impl Recorder {
         facts: &[(&'static str, String)],
     ) -> Result<u64, CliFailure> {
         match self {
+            Self::Broker(client) => ask(client, act, subject, facts),
             Self::Alone(alone) => alone.append(act, subject, facts),
         }
     }
@@ -76,9 +82,28 @@ impl Recorder {
     /// Signs what was recorded, if that is for us to do.
     pub(super) fn close(self) -> Result<(), CliFailure> {
         match self {
+            Self::Broker(_) => Ok(()),
             Self::Alone(alone) => alone.close(),
         }
     }
+}
+
+fn ask(
+    client: &mut Client,
+    act: &str,
+    subject: &str,
+    facts: &[(&'static str, String)],
+) -> Result<u64, CliFailure> {
+    let facts = facts.iter().map(|(name, fact)| ((*name).to_owned(), fact.clone())).collect();
+    let (act, subject) = (act.to_owned(), subject.to_owned());
+    let request = Request::Record(RecordRequest { act, subject, facts });
+    let mut index = None;
+    client.ask(&request, |line| {
+        let answer: Value = serde_json::from_str(line)?;
+        index = answer.get("index").and_then(Value::as_u64);
+        Ok(())
+    })?;
+    index.ok_or(CliFailure::Answer)
 }
 
 impl Alone {

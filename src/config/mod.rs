@@ -22,6 +22,7 @@ pub use problem::ConfigProblem;
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
 use crate::identity::Role;
+use crate::limits::LimitsConfig;
 use crate::session::Bounds;
 use crate::source::{Problems, SourceErrors};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// `[mqtt]` and `[session]`.
     pub bounds: Bounds,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
     /// `[evidence]`.
     pub evidence: Evidence,
     /// `[log]`.

@@ -3,6 +3,7 @@
 //! The places of problems and their rendering are [`crate::source`]'s. The invariant: a problem
 //! always says what to write instead.
 
+use crate::limits::LimitsConfigError;
 use crate::source::FieldProblem;
 
 /// The closed list of what can be wrong.
@@ -98,6 +99,17 @@ pub enum ConfigProblem {
         /// The id.
         id: String,
     },
+    /// A field of `[limits]` that does not read.
+    #[error("[limits]: {message}")]
+    #[diagnostic(help("the shipped avow.toml shows every field of [limits] with its unit"))]
+    Limits {
+        /// What is wrong, by serde.
+        message: String,
+    },
+    /// Limits that cannot hold.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    LimitsCheck(#[from] LimitsConfigError),
     /// A segment that cannot hold one batch.
     #[error("`segment_bytes` is below twice `backlog_bytes_max`: a batch might not fit a segment")]
     #[diagnostic(help("raise `segment_bytes`, or lower `backlog_bytes_max`"))]

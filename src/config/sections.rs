@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, Deserializer};
 
 use super::problem::ConfigProblem;
 use super::section::Section;
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::identity::Role;
 use crate::identity::name::{check_name, check_trust_domain};
+use crate::limits::LimitsConfig;
 use crate::session::Bounds;
 use crate::source::{FieldProblem, Fields, Problems};
 
@@ -26,8 +28,10 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
-const SECTIONS: &[&str] =
-    &["node", "listen", "tls", "issuer", "files", "metrics", "mqtt", "session", "evidence", "log"];
+const SECTIONS: &[&str] = &[
+    "node", "listen", "tls", "issuer", "files", "metrics", "mqtt", "session", "limits", "evidence",
+    "log",
+];
 
 const NODE: &[&str] = &["name", "trust_domain"];
 const LISTEN: &[&str] = &["mqtt", "handshakes_max", "connect_timeout", "connections_max"];
@@ -56,12 +60,14 @@ pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found
     let (at_files, at_mqtt, at_session) = (at("files"), at("mqtt"), at("session"));
     let (at_evidence, at_log) = (at("evidence"), at("log"));
     let at_metrics = top.table("metrics", problems);
+    let at_limits = top.table("limits", problems);
     let at_issuers = top.tables("issuer", problems);
 
     let node = node(at_node, problems);
     let listen = listen(at_listen, problems);
     let mut bounds = mqtt(at_mqtt, problems);
     session(at_session, &mut bounds, listen.connections_max, problems);
+    let limits = limits(at_limits, bounds.packet_bytes_max, problems);
     Config {
         dir: dir.to_owned(),
         tls: tls(at_tls, dir, problems),
@@ -69,6 +75,7 @@ pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found
         files: files(at_files, dir, problems),
         metrics: at_metrics.and_then(|at| metrics(at, problems)),
         evidence: evidence(at_evidence, dir, &node, &bounds, problems),
+        limits,
         log: log(at_log, problems),
         node,
         listen,
@@ -287,6 +294,25 @@ fn session((table, span): At<'_>, b: &mut Bounds, connections_max: u32, problems
         let problem = ConfigProblem::SessionsBelowConnections { connections_max };
         s.report(s.span_of("sessions_total_max"), problem);
     }
+}
+
+/// The section of another room: its fields are read by serde, its values checked by
+/// [`LimitsConfig::check`].
+fn limits(at: Option<At<'_>>, packet_bytes_max: u32, problems: &mut Found) -> LimitsConfig {
+    let Some((table, span)) = at else { return LimitsConfig::default() };
+    let read = Deserializer::from(Spanned::new(span.clone(), table.clone()));
+    let limits = match LimitsConfig::deserialize(read) {
+        Ok(limits) => limits,
+        Err(error) => {
+            let at = error.span().unwrap_or(span);
+            problems.push(at, ConfigProblem::Limits { message: error.message().to_owned() });
+            return LimitsConfig::default();
+        }
+    };
+    if let Err(problem) = limits.check(packet_bytes_max) {
+        problems.push(span, problem);
+    }
+    limits
 }
 
 const EVIDENCE: &[&str] = &[

@@ -145,6 +145,8 @@ fn values_that_contradict_each_other_are_refused() {
         ("[evidence]\nbacklog_bytes_max = \"256 KiB\"\n", "`backlog_bytes_max` is below"),
         ("[[issuer]]\nid = \"plant\"\nanchors = \"x\"\nroles = [\"device\"]\n", "another issuer"),
         ("[metrics]\naddress = \"192.0.2.1:1\"\n", "not a loopback address"),
+        ("[limits.default]\nbytes_burst = 1000\n", "less than the largest packet"),
+        ("[limits]\ncolour = 1\n", "unknown field `colour`"),
         ("[evidence]\norigin = \"a b\"\n", "is not a name without spaces"),
     ];
     for (more, expected) in cases {

@@ -3,6 +3,7 @@
 //! `verify` trusts nothing but the files and the verifier key, so it always reads the files
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
+pub(super) mod answer;
 mod print;
 mod read;
 mod verify;

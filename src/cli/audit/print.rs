@@ -36,6 +36,11 @@ pub(super) fn line(index: u64, json: &[u8]) -> String {
     format!("{index} {} {}", words.join(" "), paint(Tone::Quiet, &rest.join(" "))).trim_end().into()
 }
 
+/// One field on a line of its own.
+pub(super) fn field(name: &str, value: &Value) -> String {
+    format!("  {} = {}", escape(name), plain(value))
+}
+
 /// A time of an entry, as RFC 3339 in UTC with milliseconds.
 pub(super) fn time(nanos: u64) -> String {
     let whole = nanos - nanos % 1_000_000;

@@ -1,165 +1,197 @@
-//! `audit tail`, `query`, `show`, `prove` and `reindex`.
+//! `audit tail`, `query`, `show`, `prove` and `reindex`: asks the running broker, or reads alone.
 #![expect(clippy::disallowed_methods, reason = "`tail -f` waits")]
 
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print};
-use crate::cli::client::ClientFailure;
 use crate::cli::files::{Access, create, create_dir, require_absent};
-use crate::cli::lock::DirLock;
-use crate::cli::plant::hex;
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, escape, escape_bytes};
-use crate::cli::{Answer, CliFailure};
-use crate::config::Config;
-use crate::evidence::VerifierKey;
-use crate::evidence::tree::leaf_hash;
+use crate::cli::{Answer, CliFailure, check};
 use crate::identity::Role;
-use crate::mqtt::TopicFilter;
-use crate::storage::{Index, Order, Outcome, Query, Reader, RealDisk, Until};
+use crate::server::admin::{Client, Lock, LogRequest, Request};
+use crate::storage::Index;
 use crate::time::UnixNanos;
 
-/// How often `tail -f` looks for more.
-const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-
-/// The log, read up to its newest checkpoint.
-struct Open {
-    config: Config,
-    key: VerifierKey,
-    reader: Reader<RealDisk>,
+/// One line of an answer.
+#[derive(Debug, Deserialize)]
+struct Line {
+    index: u64,
+    entry: String,
+    proof: Option<String>,
+    verifier: Option<String>,
+    leaf_hash: Option<String>,
+    segment: Option<u64>,
+    offset: Option<u64>,
+    body_bytes: Option<u64>,
+    body: Option<String>,
 }
 
-fn open(dir: &Path) -> Result<Open, CliFailure> {
-    let config = crate::cli::configuration(dir)?;
-    let key = verifier_key(dir, None)?;
-    let disk = RealDisk::new(&config.evidence.directory);
-    let reader = Reader::open(disk, &key, Until::Checkpoint)?;
-    Ok(Open { config, key, reader })
+/// Lines of a reading without broker.
+struct Local<'f>(&'f mut dyn FnMut(&str));
+
+impl Lines for Local<'_> {
+    fn line(&mut self, line: &str) -> Result<(), AnswerFault> {
+        (self.0)(line);
+        Ok(())
+    }
+
+    fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
+        std::thread::sleep(duration);
+        Ok(())
+    }
+}
+
+/// Reads the log of `dir`, calling `each` with every line that is understood.
+fn read(
+    dir: &Path,
+    request: LogRequest,
+    each: &mut dyn FnMut(Line),
+) -> Result<(), CliFailure> {
+    let mut broken = false;
+    let mut take = |line: &str| match serde_json::from_str(line) {
+        Ok(line) => each(line),
+        Err(_) => broken = true,
+    };
+    if let Some(mut client) = Client::connect(dir)? {
+        client.ask(&Request::Log(request), |line| {
+            take(line);
+            Ok(())
+        })?;
+    } else {
+        let config = crate::cli::configuration(dir)?;
+        let verifier = verifier_key(dir, None)?;
+        let directory = &config.evidence.directory;
+        let reader = open_reader(directory, &verifier)?;
+        // Only a query needs the index, and opening it writes: alone, we must own the directory.
+        let is_query = matches!(request, LogRequest::Query { .. });
+        let _lock = is_query.then(|| Lock::acquire(dir)).transpose()?;
+        let index = is_query.then(|| Index::open(directory, &reader)).transpose()?;
+        let index = index.map(|(index, _)| index);
+        let schemas = check::load_schemas(&config.files.schemas)?;
+        let mut log = LogReader { reader, verifier, index, schemas };
+        log.answer(&request, &mut Local(&mut take))?;
+    }
+    if broken { Err(CliFailure::Answer) } else { Ok(()) }
 }
 
 pub(super) fn tail(dir: &Path, arguments: &TailArguments) -> Result<Answer, CliFailure> {
-    let Open { key, mut reader, .. } = open(dir)?;
-    let size = |reader: &Reader<RealDisk>| reader.checkpoint().map_or(0, |signed| signed.tree_size);
-    let mut next = size(&reader).saturating_sub(arguments.lines);
-    loop {
-        for entry in reader.entries(next) {
-            let entry = entry?;
-            print::entry(entry.index, &entry.json, arguments.json);
-            next = entry.index + 1;
-        }
-        if !arguments.follow {
-            return Ok(Answer::Yes);
-        }
-        std::thread::sleep(FOLLOW_EVERY);
-        reader.refresh(&key)?;
-    }
+    let request = LogRequest::Tail { last: arguments.lines, follow: arguments.follow };
+    read(dir, request, &mut |line| {
+        print::entry(line.index, line.entry.as_bytes(), arguments.json);
+    })?;
+    Ok(Answer::Yes)
 }
 
 pub(super) fn query(dir: &Path, arguments: &QueryArguments) -> Result<Answer, CliFailure> {
     let now = crate::cli::unix_now();
-    let topic = arguments.topic.as_deref().map(|text| {
-        TopicFilter::parse(text).map_err(|source| ClientFailure::Topic {
-            topic: text.to_owned(),
-            doing: "search",
-            source,
-        })
-    });
+    let time = |text: &Option<String>| {
+        let time = text.as_deref().map(|text| parse_time(text, now)).transpose();
+        time.map(|time| time.map(UnixNanos::as_nanos))
+    };
     let device = arguments.device.as_ref();
     let who = device.map(|name| format!("{}/{name}", Role::Device.as_str()));
-    let query = Query {
+    let decision = arguments.decision.map(|decision| match decision {
+        DecisionArgument::Allow => "allow".to_owned(),
+        DecisionArgument::Deny => "deny".to_owned(),
+    });
+    let request = LogRequest::Query {
         who: who.or_else(|| arguments.who.clone()),
-        topic: topic.transpose()?,
         kind: arguments.kind.clone(),
-        outcome: arguments.decision.map(|decision| match decision {
-            DecisionArgument::Allow => Outcome::Allow,
-            DecisionArgument::Deny => Outcome::Deny,
-        }),
-        since: arguments.since.as_deref().map(|text| parse_time(text, now)).transpose()?,
-        until: arguments.until.as_deref().map(|text| parse_time(text, now)).transpose()?,
-        limit: usize::try_from(arguments.limit).unwrap_or(usize::MAX),
-        order: Order::NewestFirst,
+        topic: arguments.topic.clone(),
+        decision,
+        since_unix_nanos: time(&arguments.since)?,
+        until_unix_nanos: time(&arguments.until)?,
+        limit: Some(arguments.limit),
     };
-    let Open { config, reader, .. } = open(dir)?;
-    let _lock = DirLock::take(dir)?;
-    let (index, _) = Index::open(&config.evidence.directory, &reader)?;
-    let found = index.query(&reader, &query)?;
-    for entry in found.iter().rev() {
-        print::entry(entry.index, &entry.json, arguments.json);
-    }
-    Ok(if found.is_empty() { Answer::No } else { Answer::Yes })
+    let mut found = false;
+    read(dir, request, &mut |line| {
+        found = true;
+        print::entry(line.index, line.entry.as_bytes(), arguments.json);
+    })?;
+    Ok(if found { Answer::Yes } else { Answer::No })
+}
+
+/// The one line that answers `request`.
+fn read_one(dir: &Path, request: LogRequest, index: u64) -> Result<Line, CliFailure> {
+    let mut found = None;
+    read(dir, request, &mut |line| found = Some(line))?;
+    found.ok_or(CliFailure::NoEntry(index))
 }
 
 pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer, CliFailure> {
-    let Open { reader, .. } = open(dir)?;
     let index = arguments.index;
-    let entry = reader.entry(index)?.ok_or(CliFailure::NoEntry(index))?;
-    let fields: Value = serde_json::from_slice(&entry.json).unwrap_or(Value::Null);
-    let leaf = hex(&leaf_hash(&entry.json));
-    let place = entry.place;
+    let line = read_one(dir, LogRequest::Show { index }, index)?;
+    let fields: Value = serde_json::from_str(&line.entry).unwrap_or(Value::Null);
     if arguments.json {
         show::json(&json!({
             "index": index,
             "entry": fields,
-            "leaf_hash": leaf,
-            "segment": place.segment,
-            "offset": place.offset,
-            "body_bytes": entry.body.as_ref().map(|body| body.payload.len()),
+            "leaf_hash": line.leaf_hash,
+            "segment": line.segment,
+            "offset": line.offset,
+            "body_bytes": line.body_bytes,
+            "body": line.body,
         }));
         return Ok(Answer::Yes);
     }
-    let mut lines = vec![format!("entry {index}, leaf hash {leaf}")];
-    lines.push(format!("segment {}, byte {}", place.segment, place.offset));
+    let mut lines =
+        vec![format!("entry {index}, leaf hash {}", line.leaf_hash.unwrap_or_default())];
+    if let (Some(segment), Some(offset)) = (line.segment, line.offset) {
+        lines.push(format!("segment {segment}, byte {offset}"));
+    }
     if let Some(nanos) = fields.get("t").and_then(Value::as_u64) {
         lines.push(format!("time {}", print::time(nanos)));
     }
-    match serde_json::to_string_pretty(&fields) {
-        Ok(pretty) if !fields.is_null() => {
-            lines.extend(pretty.lines().map(|line| escape(line).replace("\\\\", "\\")));
+    match fields.as_object() {
+        Some(fields) => {
+            lines.extend(fields.iter().map(|(name, value)| print::field(name, value)));
         }
-        _ => lines.push(escape_bytes(&entry.json)),
+        None => lines.push(escape_bytes(line.entry.as_bytes())),
     }
-    if let Some(body) = &entry.body {
-        lines.push(format!("body {} bytes, fits its commitment", body.payload.len()));
+    if let (Some(body), Some(bytes)) = (&line.body, line.body_bytes) {
+        lines.push(format!("body, {bytes} bytes, fits its commitment"));
+        lines.push(format!("  {}", escape(body)));
     }
     show::line(&lines.join("\n"));
     Ok(Answer::Yes)
 }
 
 pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, CliFailure> {
-    let Open { key, reader, .. } = open(dir)?;
     let index = arguments.index;
-    let proof = reader.prove(index)?;
-    let entry = reader.entry(index)?.ok_or(CliFailure::NoEntry(index))?;
-    // What we hand out, somebody else will check: so do we.
-    proof.verify(&entry.json, &key)?;
-    let text = proof.to_string();
+    let line = read_one(dir, LogRequest::Prove { index }, index)?;
+    let (Some(proof), Some(key)) = (line.proof, line.verifier) else {
+        return Err(CliFailure::Answer);
+    };
     if let Some(out) = &arguments.out {
         let paths = ["entry.json", "entry.tlog-proof", "log.vkey"].map(|name| out.join(name));
         require_absent(&paths)?;
         create_dir(out)?;
         let [entry_path, proof_path, key_path] = &paths;
-        create(entry_path, Access::Public, &entry.json)?;
-        create(proof_path, Access::Public, text.as_bytes())?;
+        create(entry_path, Access::Public, line.entry.as_bytes())?;
+        create(proof_path, Access::Public, proof.as_bytes())?;
         create(key_path, Access::Public, format!("{key}\n").as_bytes())?;
         show::line(&format!("entry {index} and its proof are in {}", out.display()));
     } else if arguments.json {
-        let entry = String::from_utf8_lossy(&entry.json);
-        let key = key.to_string();
-        show::json(&json!({ "index": index, "entry": entry, "proof": text, "verifier": key }));
+        let entry = line.entry;
+        show::json(&json!({ "index": index, "entry": entry, "proof": proof, "verifier": key }));
     } else {
-        show::write_out(text.as_bytes());
+        show::write_out(proof.as_bytes());
     }
     Ok(Answer::Yes)
 }
 
 pub(super) fn reindex(dir: &Path) -> Result<Answer, CliFailure> {
-    let Open { config, reader, .. } = open(dir)?;
-    let _lock = DirLock::take(dir)?;
+    let config = crate::cli::configuration(dir)?;
+    let _lock = Lock::acquire(dir)?;
+    let reader = open_reader(&config.evidence.directory, &verifier_key(dir, None)?)?;
     let index = Index::rebuild(&config.evidence.directory, &reader)?;
     let applied = index.applied_upto()?;
     show::line(&format!("the index was built again; {applied} entries are in whole blocks"));
