@@ -5,7 +5,11 @@
 //! against a [`Synced`], and a [`Synced`] exists only for bytes that are on disk.
 
 mod batch;
+mod entry;
+mod recorded;
 mod synced;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
+pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, commitment};
+pub use recorded::Recorded;
 pub use synced::Synced;
