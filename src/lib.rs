@@ -9,6 +9,8 @@ pub mod server;
 pub mod session;
 pub mod time;
 
+pub mod limits;
 pub mod policy;
+pub mod schema;
 
 pub mod source;
