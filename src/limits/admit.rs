@@ -59,6 +59,7 @@ pub enum Admission {
 }
 
 /// The limits of all identities of one shard.
+#[derive(Debug)]
 pub struct Limits {
     config: LimitsConfig,
     clock: DrivenClock,
@@ -67,6 +68,7 @@ pub struct Limits {
     sweep_at: Instant,
 }
 
+#[derive(Debug)]
 struct Entry {
     class: ClassLimits,
     messages: Bucket,

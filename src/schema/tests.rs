@@ -354,34 +354,3 @@ proptest! {
         prop_assert!(payload.len() <= 32 || outcome.is_err());
     }
 }
-
-#[test]
-#[ignore]
-fn zz_timing() {
-    #![allow(clippy::disallowed_methods)]
-    let schemas = shipped();
-    let schema = schemas.find(TELEMETRY).unwrap();
-    let payload = br#"{"value": 21.5, "unit": "C", "at": "2026-11-22T10:00:00Z", "sequence": 12345, "quality": "good", "operator": {"name": "Ada"}}"#;
-    let n = 200_000u32;
-    let t = std::time::Instant::now();
-    for _ in 0..n { schema.hold(payload).unwrap(); }
-    eprintln!("hold {} B {:?}", payload.len(), t.elapsed() / n);
-    let t = std::time::Instant::now();
-    for _ in 0..n { std::hint::black_box(json::read(payload, &schema.bounds).unwrap()); }
-    eprintln!("read {:?}", t.elapsed() / n);
-    let t = std::time::Instant::now();
-    for _ in 0..n { std::hint::black_box(serde_json::from_slice::<serde_json::Value>(payload).unwrap()); }
-    eprintln!("serde {:?}", t.elapsed() / n);
-    let mut text = include_str!("../../config/policy.toml").to_owned();
-    for i in 0..2000 { text.push_str(&format!("\n[[permit]]\nid='x{i}'\nwho=['dashboard']\nsubscribe=['plant/+/{i}/#','o/{i}/+/x']\n[[permit]]\nid='y{i}'\nwho=['dashboard/w{i}']\nsubscribe=['plant/+/{i}/#']")); }
-    let policy = Policy::parse("p", &text).unwrap();
-    let id = Identity::new("p", Role::Dashboard, "w7", "i").unwrap();
-    let author = Author::new(id, ClientId::new("w7"), ProtocolVersion::V5);
-    let topic = TopicName::parse(TELEMETRY).unwrap();
-    let t = std::time::Instant::now();
-    for _ in 0..n { std::hint::black_box(policy.may_receive(&author, &topic).unwrap()); }
-    eprintln!("may_receive {} rules {:?}", policy.rule_count(), t.elapsed() / n);
-    let t = std::time::Instant::now();
-    for _ in 0..n { std::hint::black_box(schemas.find(TELEMETRY)); }
-    eprintln!("find {:?}", t.elapsed() / n);
-}
