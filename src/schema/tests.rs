@@ -33,7 +33,7 @@ fn one(fields: &str, schema: &str) -> Result<Schemas, SchemaError> {
 }
 
 fn wrong(fields: &str, schema: &str) -> String {
-    one(fields, schema).err().expect("a problem").plain()
+    one(fields, schema).unwrap_err().plain()
 }
 
 struct Sent<'a> {
@@ -300,7 +300,7 @@ fn problems_have_a_file_a_line_and_a_fix() {
                     [[schema]]\nid = 'b'\nfilter = 'b'\nfile = 'gone.json'\nsensitive = ['x']\n\n\
                     [[schema]]\nid = 'c'\nfilter = '$SYS/#'\nfile = 'x'\ndepth_max = 101\n";
     let error = Schemas::parse("schemas/registry.toml", registry, shipped_file);
-    insta::assert_snapshot!(error.err().unwrap().plain(), @r"
+    insta::assert_snapshot!(error.unwrap_err().plain(), @r"
     schemas/registry.toml:2:6: `A` cannot be the id of a schema
         help: an id has 1..=64 characters of a-z, 0-9 and '-'
     schemas/registry.toml:8:10: `a/${device}` has a variable in it
