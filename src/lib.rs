@@ -25,7 +25,9 @@ pub mod mqtt;
 pub mod refusal;
 pub mod session;
 
+pub mod limits;
 pub mod policy;
+pub mod schema;
 
 pub mod limits;
 
