@@ -20,14 +20,17 @@ pub mod source;
 pub mod time;
 
 // The line.
+//
+// One `mod` to a paragraph keeps rustfmt from sorting them.
 pub mod identity;
+
 pub mod mqtt;
+
 pub mod refusal;
+
 pub mod session;
 
-pub mod limits;
 pub mod policy;
-pub mod schema;
 
 pub mod limits;
 
@@ -40,4 +43,7 @@ pub mod routing;
 pub mod broker;
 
 // The shell.
+
+pub mod storage;
+
 pub mod server;

@@ -140,6 +140,16 @@ impl Limits {
         }
     }
 
+    /// Counts a message that policy has refused, so that a flood of those is a flood too.
+    ///
+    /// # Errors
+    /// [`Refusal::MessageRate`] or [`Refusal::ByteRate`]: the identity is past its limits as well.
+    pub fn charge(&mut self, now: Now, identity: &Identity, bytes: usize) -> Result<(), Refused> {
+        self.clock.set(now.instant);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.entry(identity)?.draw(bytes)
+    }
+
     /// Counts a SUBSCRIBE of `filters` filters: all of them or none.
     ///
     /// # Errors
