@@ -83,20 +83,21 @@ const TELEMETRY: &str = "plant/press-7/telemetry/temperature";
 
 #[test]
 fn a_payload_that_satisfies_its_schema_conforms() {
-    let payload = br#"{"value": 21.5, "unit": "C", "at": "2026-11-22T10:00:00Z"}"#;
+    let payload = br#"{"ts": 1, "seq": 2, "values": {"t": 21.5}, "unit": "C"}"#;
     let outcome = check(&shipped(), Sent { topic: TELEMETRY, payload, ..SENT });
     assert_eq!(outcome, Ok(Outcome::Conforms { schema: "telemetry".into() }));
 }
 
 #[test]
 fn a_refusal_names_the_place_and_the_keyword_and_never_a_value() {
-    let payload = br#"{"value": 1, "operator": {"name": ""}}"#;
+    let payload = br#"{"ts": 1, "seq": 2, "values": {"t": 1}, "operator": {"name": ""}}"#;
     let refused = check(&shipped(), Sent { topic: TELEMETRY, payload, ..SENT }).unwrap_err();
     assert_eq!(refused.refusal, Refusal::SchemaMismatch);
     assert_eq!(refused.by.as_deref(), Some("telemetry"));
     assert_eq!(refused.detail.as_deref(), Some("/operator/name: minLength"));
-    let payload = br#"{"value": 1, "at": "secret-4711"}"#;
-    let refused = check(&shipped(), Sent { topic: TELEMETRY, payload, ..SENT }).unwrap_err();
+    let dated = one("", r#"{"properties": {"at": {"format": "date-time"}}}"#).unwrap();
+    let payload = br#"{"at": "secret-4711"}"#;
+    let refused = check(&dated, Sent { payload, ..SENT }).unwrap_err();
     assert_eq!(refused.detail.as_deref(), Some("/at: format"), "format is asserted");
 }
 
