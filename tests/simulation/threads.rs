@@ -145,6 +145,38 @@ fn the_queue_has_a_bound_and_a_failed_log_releases_nothing_more() {
     assert!(released.try_recv().is_err());
 }
 
+#[test]
+fn a_full_queue_takes_no_more_until_the_next_release() {
+    let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+    let (log, recovery) = Log::open(SimDisk::new(2), log, &mut |_| {}).unwrap();
+    let (in_hook, entered) = channel();
+    let (go_on, gate) = channel::<()>();
+    let hooks = WriterHooks {
+        released: Box::new(move |outcome| {
+            in_hook.send(outcome.unwrap().len()).unwrap();
+            let _ = gate.recv();
+        }),
+        observed: Box::new(|_| {}),
+    };
+    let options = WriterOptions { queue_records_max: 10, ..Default::default() };
+    let writer = Writer::start(log, recovery, key(), options, hooks, None).unwrap();
+    let id = |number| BatchId { shard: 0, number };
+    writer.submit(id(0), batch(0, 1)).unwrap();
+    entered.recv_timeout(Duration::from_secs(5)).unwrap();
+    // The writer waits in the callback: what comes now stays in the queue, up to its bound.
+    writer.submit(id(1), batch(1, 4)).unwrap();
+    writer.submit(id(2), batch(5, 6)).unwrap();
+    assert_eq!(writer.backlog().0, 10);
+    let Err(Rejected::Full(again)) = writer.submit(id(3), batch(11, 1)) else {
+        panic!("one past the bound")
+    };
+    go_on.send(()).unwrap();
+    assert_eq!(entered.recv_timeout(Duration::from_secs(5)).unwrap(), 2);
+    writer.submit(id(3), again).unwrap();
+    drop(go_on);
+    writer.stop().unwrap();
+}
+
 /// The indices that a scan of everything finds.
 fn expected(query: &Query, entries: u64) -> Vec<u64> {
     let fits = |index: &u64| {
