@@ -13,6 +13,7 @@ use crate::time::{Instant, Now};
 /// An IPv6 address stands for its /64 network, because one host has all of that. When the table
 /// is full of active addresses, further ones share one bucket: a flood from many networks slows
 /// newcomers, and neither locks them out nor grows the table.
+#[derive(Debug)]
 pub struct AddressLimiter {
     per_second: u32,
     burst: u32,

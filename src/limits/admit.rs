@@ -59,6 +59,7 @@ pub enum Admission {
 }
 
 /// The limits of all identities of one shard.
+#[derive(Debug)]
 pub struct Limits {
     config: LimitsConfig,
     clock: DrivenClock,
@@ -67,6 +68,7 @@ pub struct Limits {
     sweep_at: Instant,
 }
 
+#[derive(Debug)]
 struct Entry {
     class: ClassLimits,
     messages: Bucket,
@@ -136,6 +138,16 @@ impl Limits {
         } else {
             Admission::Slowed { admitted, pause }
         }
+    }
+
+    /// Counts a message that policy has refused, so that a flood of those is a flood too.
+    ///
+    /// # Errors
+    /// [`Refusal::MessageRate`] or [`Refusal::ByteRate`]: the identity is past its limits as well.
+    pub fn charge(&mut self, now: Now, identity: &Identity, bytes: usize) -> Result<(), Refused> {
+        self.clock.set(now.instant);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.entry(identity)?.draw(bytes)
     }
 
     /// Counts a SUBSCRIBE of `filters` filters: all of them or none.

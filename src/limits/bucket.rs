@@ -61,6 +61,7 @@ impl Clock for DrivenClock {
 }
 
 /// A bucket of `burst` tokens that gains `per_second` of them.
+#[derive(Debug)]
 pub(super) struct Bucket {
     limiter: RateLimiter<NotKeyed, InMemoryState, DrivenClock, NoOpMiddleware<Point>>,
     clock: DrivenClock,

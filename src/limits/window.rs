@@ -7,6 +7,7 @@ use crate::identity::Identity;
 use crate::time::{Instant, Now};
 
 /// Groups limiter refusals by identity and interval, so that a flood cannot flood the log.
+#[derive(Debug)]
 pub struct RefusalWindow {
     interval: Duration,
     identities_max: usize,
@@ -16,6 +17,7 @@ pub struct RefusalWindow {
     beyond_count: u64,
 }
 
+#[derive(Debug)]
 struct Count {
     since: Now,
     count: u64,

@@ -117,5 +117,12 @@ impl Schemas {
     }
 }
 
+impl std::fmt::Debug for Schemas {
+    /// Names them; compiled schemas are too large to print.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.schemas.iter().map(|schema| &schema.id)).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests;
