@@ -50,3 +50,6 @@ pub mod telemetry;
 
 pub mod server;
 
+pub mod config;
+
+pub mod cli;

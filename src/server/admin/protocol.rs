@@ -73,18 +73,24 @@ pub struct RecordRequest {
 pub enum LogRequest {
     /// Entries that satisfy every condition that is given, oldest first.
     Query {
-        /// Name of the device (or dashboard, or operator).
+        /// The peer, as `role/name`.
         #[serde(default)]
-        device: Option<String>,
+        who: Option<String>,
+        /// Type of the entry.
+        #[serde(default)]
+        kind: Option<String>,
         /// Topic Filter that the entry's topic matches.
         #[serde(default)]
         topic: Option<String>,
-        /// `accept` or `refuse`, or an entry's type.
+        /// `allow` or `deny`.
         #[serde(default)]
         decision: Option<String>,
         /// Not before this wall-clock time, in nanoseconds since 1970.
         #[serde(default)]
         since_unix_nanos: Option<u64>,
+        /// Before this wall-clock time, in nanoseconds since 1970.
+        #[serde(default)]
+        until_unix_nanos: Option<u64>,
         /// How many at most.
         #[serde(default)]
         limit: Option<u64>,
