@@ -6,11 +6,15 @@
 
 mod batch;
 pub mod checkpoint;
+mod entry;
 pub mod proof;
+mod recorded;
 mod synced;
 pub mod tree;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
 pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
+pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, commitment};
 pub use proof::TlogProof;
+pub use recorded::Recorded;
 pub use synced::Synced;
