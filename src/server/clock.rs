@@ -14,21 +14,30 @@ use crate::time::{Instant, Now, UnixNanos};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     begin: std::time::Instant,
+    /// The wall clock at `begin`, where it is not the system's.
+    unix_at_begin: Option<UnixNanos>,
 }
 
 impl Clock {
     /// A clock whose [`Instant::ZERO`] is now.
     pub fn start() -> Self {
-        Self { begin: std::time::Instant::now() }
+        Self { begin: std::time::Instant::now(), unix_at_begin: None }
+    }
+
+    /// As [`Self::start`], with a wall clock that begins at `unix`: for a rehearsal with
+    /// certificates of another day.
+    pub fn start_at(unix: UnixNanos) -> Self {
+        Self { unix_at_begin: Some(unix), ..Self::start() }
     }
 
     /// Samples both clocks. A wall clock before 1970 reads as 1970.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            instant: self.instant(),
-            unix: UnixNanos::new(u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX)),
-        }
+        let instant = self.instant();
+        let nanos = match self.unix_at_begin {
+            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos(),
+            Some(begin) => u128::from(begin.as_nanos()) + u128::from(instant.as_nanos()),
+        };
+        Now { instant, unix: UnixNanos::new(u64::try_from(nanos).unwrap_or(u64::MAX)) }
     }
 
     /// Samples the monotonic clock alone.

@@ -41,7 +41,9 @@ pub use listener::HandshakeStats;
 pub use message::ShardSnapshot;
 pub use options::{AdmitAddress, Bounds, MakeBroker, MetricsOptions, ServerOptions};
 pub use shutdown::{Fault, Stopper, raise_open_files};
-pub use writing::{RunningWriter, StartWriter, Submit, Submitted, WriterEvents, WriterStats};
+pub use writing::{
+    RunningWriter, StartWriter, Submit, Submitted, SyncDurations, WriterEvents, WriterStats,
+};
 
 use listener::AcceptorParts;
 use message::Shards;
@@ -284,3 +286,6 @@ fn spawn(
         .spawn(guarded)
         .map_err(Fault::system("start a thread"))
 }
+
+#[cfg(test)]
+mod tests;

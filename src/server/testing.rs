@@ -46,7 +46,12 @@ impl Site {
 
     /// TLS of the device `name`.
     pub(super) fn client(&self, name: &str) -> Arc<ClientConfig> {
-        let device = self.plant.client(Role::Device, name);
+        self.stranger(self, name)
+    }
+
+    /// As [`Self::client`], with a certificate of `other`'s plant.
+    pub(super) fn stranger(&self, other: &Self, name: &str) -> Arc<ClientConfig> {
+        let device = other.plant.client(Role::Device, name);
         let (root, _) = pem(&self.plant.root);
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let config = client_config_at(root, Some(pem(&device)), &versions, Arc::new(Still));

@@ -66,7 +66,7 @@ impl Collector for MetricsSnapshot {
 
 type Row = (&'static str, &'static str, u64);
 
-fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 20] {
+fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 22] {
     let c = counters;
     [
         ("connects", "Sessions begun or resumed", c.connects),
@@ -87,6 +87,8 @@ fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 
         ("log_batches", "Batches of shards written", writer.batches),
         ("log_written_bytes", "Bytes written to the log", writer.bytes),
         ("log_entries", "Entries in the log", writer.entries),
+        ("log_entries_signed", "Entries a checkpoint covers", writer.signed_entries),
+        ("log_checkpoints", "Checkpoints signed", writer.checkpoints),
         ("log_syncs", "Calls of fdatasync", writer.sync.count()),
         ("refusals_seen", "Refusals of all reasons", c.refusals.iter().map(|(_, n)| n).sum()),
     ]

@@ -306,6 +306,7 @@ impl Service {
             "violations": counters.violations,
             "refusals": refusals.collect::<std::collections::BTreeMap<_, _>>(),
             "entries": writer.entries,
+            "entries_signed": writer.signed_entries,
             "log_bytes": writer.bytes,
         });
         Ok(status.to_string())
