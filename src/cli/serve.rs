@@ -254,6 +254,8 @@ fn measured(sync: Histogram, writer: Option<&Writer>) -> WriterStats {
         batches: stats.batches.load(Relaxed),
         bytes: stats.bytes.load(Relaxed),
         entries: stats.synced_entries.load(Relaxed),
+        signed_entries: stats.signed_entries.load(Relaxed),
+        checkpoints: stats.checkpoints.load(Relaxed),
     }
 }
 
