@@ -163,7 +163,7 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
         .entries(0)
         .map(|entry| {
             let entry = serde_json::from_slice::<serde_json::Value>(&entry.unwrap().json).unwrap();
-            entry.get("t").or(entry.get("type")).and_then(|kind| kind.as_str()).unwrap().to_owned()
+            entry["type"].as_str().unwrap().to_owned()
         })
         .collect::<Vec<_>>();
     assert_eq!(kinds.first().map(String::as_str), Some("start"), "{kinds:?}");
