@@ -4,6 +4,7 @@
 //! Each answer is one JSON object on a line. `entry` holds the exact bytes of the entry as a
 //! text, so that its leaf hash can be computed again; the body is masked as its schema says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,9 +18,7 @@ use crate::schema::Schemas;
 use crate::server::admin::LogRequest;
 use crate::storage::index::IndexFault;
 use crate::storage::reader::ProveError;
-use crate::storage::{
-    Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until,
-};
+use crate::storage::{Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until};
 use crate::time::UnixNanos;
 
 /// How often `tail -f` looks for more.
@@ -28,12 +27,13 @@ pub(in crate::cli) const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 const LIMIT_DEFAULT: u64 = 100;
 
 /// The log and what it takes to read it.
+#[derive(Clone)]
 pub(in crate::cli) struct LogReader {
     pub(in crate::cli) reader: Reader<RealDisk>,
     pub(in crate::cli) verifier: VerifierKey,
     /// Absent where a query is not wanted: it can be open once only.
     pub(in crate::cli) index: Option<Index>,
-    pub(in crate::cli) schemas: Schemas,
+    pub(in crate::cli) schemas: Arc<Schemas>,
 }
 
 /// Why there is no answer.
@@ -111,12 +111,7 @@ impl LogReader {
         }
     }
 
-    fn tail(
-        &mut self,
-        last: u64,
-        follow: bool,
-        lines: &mut impl Lines,
-    ) -> Result<(), AnswerFault> {
+    fn tail(&mut self, last: u64, follow: bool, lines: &mut impl Lines) -> Result<(), AnswerFault> {
         let size = self.reader.checkpoint().map_or(0, |signed| signed.tree_size);
         let mut next = size.saturating_sub(last);
         loop {
@@ -171,15 +166,8 @@ fn text(entry: &Entry) -> String {
 }
 
 fn query(request: &LogRequest) -> Result<Query, AnswerFault> {
-    let LogRequest::Query {
-        who,
-        kind,
-        topic,
-        decision,
-        since_unix_nanos,
-        until_unix_nanos,
-        limit,
-    } = request
+    let LogRequest::Query { who, kind, topic, decision, since_unix_nanos, until_unix_nanos, limit } =
+        request
     else {
         return Ok(Query::default());
     };

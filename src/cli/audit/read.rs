@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "`tail -f` waits")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,7 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answer::{AnswerFault, Lines, LogReader, open_reader};
-use super::{DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print};
+use super::{
+    DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print,
+};
 use crate::cli::files::{Access, create, create_dir, require_absent};
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, escape, escape_bytes};
@@ -50,11 +53,7 @@ impl Lines for Local<'_> {
 }
 
 /// Reads the log of `dir`, calling `each` with every line that is understood.
-fn read(
-    dir: &Path,
-    request: LogRequest,
-    each: &mut dyn FnMut(Line),
-) -> Result<(), CliFailure> {
+fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(), CliFailure> {
     let mut broken = false;
     let mut take = |line: &str| match serde_json::from_str(line) {
         Ok(line) => each(line),
@@ -75,7 +74,7 @@ fn read(
         let _lock = is_query.then(|| Lock::acquire(dir)).transpose()?;
         let index = is_query.then(|| Index::open(directory, &reader)).transpose()?;
         let index = index.map(|(index, _)| index);
-        let schemas = check::load_schemas(&config.files.schemas)?;
+        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
         let mut log = LogReader { reader, verifier, index, schemas };
         log.answer(&request, &mut Local(&mut take))?;
     }
