@@ -110,16 +110,15 @@ impl Serving {
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
-        let mut addresses = AddressLimiter::new(&config.limits);
         let running = Server::start(ServerOptions {
             listen: config.listen.mqtt,
             tls,
             issuers,
-            admit_address: Box::new(move |address, now| addresses.admit(now, address)),
+            address_limiter: AddressLimiter::new(&config.limits),
             shards: 1,
             bounds: bounds(config),
-            broker: Arc::new(move |shard| {
-                Broker::new(Settings { shard, ..settings.clone() }, clock.now())
+            broker: Arc::new(move |shard, now| {
+                Broker::new(Settings { shard, ..settings.clone() }, now)
             }),
             writer: log.starter(config),
             clock,
