@@ -134,7 +134,8 @@ impl Plan {
             files.push((dir.join("schemas").join(name), Access::Public, text.to_owned()));
         }
         let issued = [("ca/root", root), ("ca/issuing", issuing), ("server", server)];
-        let issued = issued.map(|(subject, credential)| Issued::new(subject.to_owned(), credential));
+        let issued =
+            issued.map(|(subject, credential)| Issued::new(subject.to_owned(), credential));
         Ok(Files { files, issued: issued.into() })
     }
 

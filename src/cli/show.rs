@@ -50,7 +50,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2028}'..='\u{202e}'                 // separators, embeddings, overrides
             | '\u{2060}'..='\u{206f}'                 // word joiner, isolates, deprecated formats
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}'    // byte order mark, interlinear annotation
-            | '\u{e0000}'..='\u{e007f}')              // tags
+            | '\u{e0000}'..='\u{e007f}') // tags
 }
 
 /// Whether standard output is a terminal.
