@@ -57,6 +57,10 @@ pub enum CliFailure {
     /// The server could not start, or ended by a fault.
     #[error(transparent)]
     Server(#[from] crate::server::Fault),
+    /// The demo.
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Demo(#[from] crate::cli::demo::DemoFault),
     /// The system gave no randomness.
     #[error("the system gives no randomness")]
     Randomness,
@@ -120,6 +124,8 @@ impl CliFailure {
             Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
             Self::Read(AnswerFault::NoEntry(_) | AnswerFault::Proof(_)) => 1,
             Self::Server(fault) => fault.exit_code(),
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => 2,
             Self::Config(_)
             | Self::Policy(_)
             | Self::File(_)
