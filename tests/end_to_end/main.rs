@@ -7,10 +7,17 @@
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod kill_nine;
+#[cfg(test)]
 mod raw;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod strangers;
+#[cfg(test)]
 mod tampering;
