@@ -16,17 +16,18 @@
 //! Start reading in [`broker`], where the line is two short functions.
 
 // What everybody speaks.
-pub mod source;
-pub mod time;
-
-// The line.
 //
 // One `mod` to a paragraph keeps rustfmt from sorting them.
-pub mod identity;
+pub mod time;
 
+pub mod source;
+
+// The line.
 pub mod mqtt;
 
 pub mod refusal;
+
+pub mod identity;
 
 pub mod session;
 
@@ -43,7 +44,12 @@ pub mod routing;
 pub mod broker;
 
 // The shell.
-
 pub mod storage;
 
+pub mod telemetry;
+
 pub mod server;
+
+pub mod config;
+
+pub mod cli;

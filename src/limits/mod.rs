@@ -5,9 +5,10 @@
 //! the clock is ours: time comes in as an argument and nothing here reads another. The room does
 //! not know what a message means, and does not close connections: it says what should be done.
 //!
-//! Invariants: an [`Admitted`] is made only here, from an [`Authorized`]; every table has a bound;
-//! an entry is forgotten only when forgetting it changes no decision (its buckets are full and it
-//! holds no session), so nobody gets fresh buckets by going away or by crowding the table.
+//! Invariants: an [`Admitted`] is made only here, from an [`crate::policy::Authorized`]; every
+//! table has a bound; an entry is forgotten only when forgetting it changes no decision (its
+//! buckets are full and it holds no session), so nobody gets fresh buckets by going away or by
+//! crowding the table.
 //!
 //! What is counted as bytes is the topic and the payload of a message. A message that is refused
 //! for its bytes has been counted as a message.

@@ -11,6 +11,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::disk::Disk;
 use super::fault::{Doing, StorageFault};
@@ -86,6 +88,7 @@ pub struct IndexFeed<D: Disk> {
     reader: Reader<D>,
     verifier: VerifierKey,
     has_failed: bool,
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// How far the index has come, and over which log.
@@ -174,6 +177,10 @@ impl Index {
 
     /// Adds every complete block below the end of `reader`.
     pub fn catch_up<D: Disk>(&self, reader: &Reader<D>) -> Result<(), IndexFault> {
+        self.fill(reader, &AtomicBool::new(false))
+    }
+
+    fn fill<D: Disk>(&self, reader: &Reader<D>, stop: &AtomicBool) -> Result<(), IndexFault> {
         let applied = self.applied_upto()?;
         let hint = applied
             .checked_div(BLOCK_ENTRIES)
@@ -192,7 +199,8 @@ impl Index {
                 }
                 let full = std::mem::take(&mut filling);
                 failed = self.apply(full, entry.index / BLOCK_ENTRIES, log);
-                if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                let goes_on = failed.is_ok() && !stop.load(Ordering::Relaxed);
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
         failed?;
         visited?;
@@ -349,7 +357,8 @@ impl Index {
 impl<D: Disk> IndexFeed<D> {
     /// Feeds `index` through `reader`, which sees the log whose checkpoints `verifier` opens.
     pub fn new(index: Index, reader: Reader<D>, verifier: VerifierKey) -> Self {
-        Self { index, reader, verifier, has_failed: false }
+        let is_stopping = Arc::default();
+        Self { index, reader, verifier, has_failed: false, is_stopping }
     }
 
     /// Brings the index up to `size` entries. After a failure it lags, which costs queries time
@@ -360,7 +369,14 @@ impl<D: Disk> IndexFeed<D> {
         }
         self.reader.set_until(Until::Synced(size));
         let refreshed = self.reader.refresh(&self.verifier).map_err(IndexFault::from);
-        self.has_failed = refreshed.and_then(|()| self.index.catch_up(&self.reader)).is_err();
+        let caught_up = refreshed.and_then(|()| self.index.fill(&self.reader, &self.is_stopping));
+        self.has_failed = caught_up.is_err();
+    }
+
+    /// Set it, and [`Self::advance`] returns after the block it is at: a stopping broker does not
+    /// wait for the index, which goes on from there at the next start.
+    pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
+        self.is_stopping.clone()
     }
 }
 

@@ -13,7 +13,7 @@
 #![expect(clippy::disallowed_methods, reason = "owns threads and paces checkpoints")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -105,6 +105,7 @@ pub enum Rejected {
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    index_stop: Option<Arc<AtomicBool>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -146,10 +147,13 @@ impl Writer {
         let shared = Arc::new(Shared { queue, wake: Condvar::new(), options, stats });
         let mut threads = Vec::new();
         let (to_index, indexed) = sync_channel(1);
+        let mut index_stop = None;
         if let Some(mut feed) = index {
+            index_stop = Some(feed.stop_flag());
+            let of_index = shared.clone();
             threads.push(spawn("index", move || {
-                while let Ok(size) = indexed.recv() {
-                    feed.advance(size);
+                while indexed.recv().is_ok() {
+                    feed.advance(of_index.stats.signed_entries.load(Ordering::Acquire));
                 }
             })?);
         }
@@ -175,7 +179,7 @@ impl Writer {
                 (hooks.released)(Err(fault));
             }
         })?);
-        Ok(Self { shared, threads })
+        Ok(Self { shared, index_stop, threads })
     }
 
     /// Queues a batch. Every batch taken is named in one call of `released`, in order, unless
@@ -220,6 +224,9 @@ impl Writer {
     /// [`StorageFault::Poisoned`] if the log failed; the fault itself went to `released`.
     pub fn stop(mut self) -> Result<(), StorageFault> {
         self.shared.stop();
+        if let Some(stop) = &self.index_stop {
+            stop.store(true, Ordering::Relaxed);
+        }
         let panicked = self.threads.drain(..).rev().any(|thread| thread.join().is_err());
         let mut queue = self.shared.queue();
         match queue.fault.take() {
@@ -316,7 +323,7 @@ struct Integrator<D: Disk> {
     tree: Frontier,
     checkpoints: CheckpointStore<D>,
     key: LogKey,
-    index: SyncSender<u64>,
+    index: SyncSender<()>,
 }
 
 impl<D: Disk> Integrator<D> {
@@ -365,8 +372,8 @@ impl<D: Disk> Integrator<D> {
         self.checkpoints.publish(&self.key, Checkpoint { origin, tree_size, root_hash })?;
         self.shared.stats.signed_entries.store(tree_size, Ordering::Release);
         self.shared.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
-        // A busy index takes the next size; a missing one takes none.
-        let _ = self.index.try_send(tree_size);
+        // A full channel is a call that has not been answered yet; a missing index takes none.
+        let _ = self.index.try_send(());
         Ok(())
     }
 }

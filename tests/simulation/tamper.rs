@@ -152,6 +152,39 @@ fn a_start_refuses_damage_below_the_checkpoint_and_cuts_a_torn_tail() {
 }
 
 #[test]
+fn a_start_refuses_a_log_that_its_checkpoint_does_not_fit() {
+    use avow::storage::Disk as _;
+    let mut world = at_rest(4096, 20);
+    let (mut up, _) = world.open().unwrap();
+    world.checkpoint(&mut up).unwrap();
+    drop(up);
+    let refusal = |world: &World| match world.open().map(|_| ()) {
+        Err(StorageFault::Corrupt(defect)) => defect.damage,
+        other => panic!("{other:?}"),
+    };
+    // The checkpoints of another log under the same key: its entries differ.
+    let mut other = World::new(77);
+    let (mut up, _) = other.open().unwrap();
+    other.append(&mut up).unwrap();
+    other.checkpoint(&mut up).unwrap();
+    let ours = ["history", "checkpoint"].map(|file| (file, world.disk.bytes(file).unwrap()));
+    for (file, _) in &ours {
+        world.disk.replace(file, other.disk.bytes(file).unwrap());
+    }
+    assert_eq!(refusal(&world), Damage::Root);
+    assert!(matches!(world.verify(), Err(VerifyFault::Defect(d)) if d.damage == Damage::Root));
+    for (file, bytes) in ours {
+        world.disk.replace(file, bytes);
+    }
+    // The last segment is lost, and signed entries with it.
+    let files = segments(&world);
+    world.disk.remove(&files.last().unwrap().0).unwrap();
+    assert_eq!(refusal(&world), Damage::EntriesMissing);
+    let verified = world.verify();
+    assert!(matches!(verified, Err(VerifyFault::Defect(d)) if d.damage == Damage::EntriesMissing));
+}
+
+#[test]
 fn a_reader_gives_what_was_written_and_proofs_hold() {
     let world = at_rest(4096, 9);
     let entries: Vec<_> = world.promised.iter().filter(|(is_entry, ..)| *is_entry).collect();

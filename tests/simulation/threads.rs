@@ -130,14 +130,51 @@ fn the_queue_has_a_bound_and_a_failed_log_releases_nothing_more() {
     // A batch above the bound passes alone.
     writer.submit(BatchId { shard: 0, number: 0 }, batch(0, 11)).unwrap();
     released.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
-    disk.plan(Some(Op::Sync), 0, Accident::Eio);
-    writer.submit(BatchId { shard: 0, number: 1 }, batch(11, 1)).unwrap();
-    let fault = released.recv_timeout(Duration::from_secs(5)).unwrap().unwrap_err();
+    // The accident may befall the thread that makes the next segment; then the writer gets
+    // another one.
+    let fault = (1..).find_map(|number| {
+        disk.plan(Some(Op::Sync), 0, Accident::Eio);
+        writer.submit(BatchId { shard: 0, number }, batch(10 + number, 1)).unwrap();
+        released.recv_timeout(Duration::from_secs(5)).unwrap().err()
+    });
+    let fault = fault.unwrap();
     assert!(matches!(fault, StorageFault::Io { .. }), "{fault}");
-    let rejected = writer.submit(BatchId { shard: 0, number: 2 }, batch(12, 1));
+    let rejected = writer.submit(BatchId { shard: 0, number: 999 }, batch(12, 1));
     assert!(matches!(rejected, Err(Rejected::Closed(_))));
     assert!(matches!(writer.stop(), Err(StorageFault::Poisoned)));
     assert!(released.try_recv().is_err());
+}
+
+#[test]
+fn a_full_queue_takes_no_more_until_the_next_release() {
+    let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+    let (log, recovery) = Log::open(SimDisk::new(2), log, &mut |_| {}).unwrap();
+    let (in_hook, entered) = channel();
+    let (go_on, gate) = channel::<()>();
+    let hooks = WriterHooks {
+        released: Box::new(move |outcome| {
+            in_hook.send(outcome.unwrap().len()).unwrap();
+            let _ = gate.recv();
+        }),
+        observed: Box::new(|_| {}),
+    };
+    let options = WriterOptions { queue_records_max: 10, ..Default::default() };
+    let writer = Writer::start(log, recovery, key(), options, hooks, None).unwrap();
+    let id = |number| BatchId { shard: 0, number };
+    writer.submit(id(0), batch(0, 1)).unwrap();
+    entered.recv_timeout(Duration::from_secs(5)).unwrap();
+    // The writer waits in the callback: what comes now stays in the queue, up to its bound.
+    writer.submit(id(1), batch(1, 4)).unwrap();
+    writer.submit(id(2), batch(5, 6)).unwrap();
+    assert_eq!(writer.backlog().0, 10);
+    let Err(Rejected::Full(again)) = writer.submit(id(3), batch(11, 1)) else {
+        panic!("one past the bound")
+    };
+    go_on.send(()).unwrap();
+    assert_eq!(entered.recv_timeout(Duration::from_secs(5)).unwrap(), 2);
+    writer.submit(id(3), again).unwrap();
+    drop(go_on);
+    writer.stop().unwrap();
 }
 
 /// The indices that a scan of everything finds.
@@ -198,6 +235,11 @@ fn an_index_follows_the_writer_and_heals_itself() {
     let feed = IndexFeed::new(index.clone(), feed, key().verifier().clone());
     let (writer, released) = start(RealDisk::new(dir.path()), WriterOptions::default(), Some(feed));
     fill(&writer, &released, 1_500, 1_500);
+    let begun = Instant::now();
+    while index.applied_upto().unwrap() < 2048 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the index does not follow");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     writer.stop().unwrap();
     assert_eq!(index.applied_upto().unwrap(), 2048);
     drop(index);
@@ -231,6 +273,7 @@ fn an_index_follows_the_writer_and_heals_itself() {
 #[test]
 #[ignore = "a measurement"]
 fn writer_speed() {
+    // Not in the system's directory for temporary files, which may be memory.
     let dir = tempfile::tempdir_in("target").unwrap();
     let (writer, released) = start(RealDisk::new(dir.path()), WriterOptions::default(), None);
     let begun = Instant::now();
