@@ -1,0 +1,23 @@
+//! End to end: the built binary, real sockets, real certificates, other people's clients.
+//!
+//! Each test makes a plant of its own in a scratch directory and serves it on loopback
+//! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
+//! hold the promise of the log, [`refusals`] is bad input of every kind, [`demo`] is the command of
+//! the README.
+
+#![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
+
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod kill_nine;
+#[cfg(test)]
+mod raw;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod strangers;
+#[cfg(test)]
+mod tampering;
