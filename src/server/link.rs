@@ -132,9 +132,7 @@ impl Link {
 
     /// Opens or shuts the gate, unless it has shut for good.
     pub(super) fn set_open(&self, open: bool) {
-        // Before CONNECT there is nothing to pause: the gate opens after it, or a peer could send
-        // more than a CONNECT before the core knows it.
-        if !matches!(self.gate.get(), Gate::Connect | Gate::Ended) {
+        if self.gate.get() != Gate::Ended {
             self.gate.set(if open { Gate::Open } else { Gate::Shut });
             self.notify();
         }
