@@ -21,3 +21,12 @@ fn the_demo_shows_its_plant_verifies_its_log_and_exits_zero() {
     let left = std::fs::read_dir(scratch.path()).unwrap().count();
     assert_eq!(left, 0, "it left something in the current directory");
 }
+
+#[test]
+fn a_broken_expectation_makes_the_demo_exit_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut demo = avow();
+    // The plant's policy lets the trespasser in, and the demo must notice.
+    demo.args(["serve", "--demo", "--for", "6s", "--demo-break", "trespass"]);
+    run_within(demo.current_dir(scratch.path()), WITHIN).exits(1);
+}
