@@ -35,7 +35,6 @@ impl Broker {
         self.timers
             .set(timeout::certificate_check(now, facts.not_after), Timer::CertificateEnd(id));
         self.connections.insert(id, Connection::new(facts, now.instant));
-        self.outputs.push_back(Output::Resume { connection: id });
     }
 
     /// Decides a CONNECT: client id rule, policy for the Will, limits.

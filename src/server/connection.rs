@@ -136,7 +136,7 @@ impl Connection {
     }
 
     fn may_read(&self) -> bool {
-        matches!(self.link.gate.get(), Gate::Connect | Gate::Open)
+        self.link.gate.get() == Gate::Open
             && self.unsent_bytes() <= self.local.bounds.out_bytes_pause
             && self.local.may_read(&self.link)
     }
@@ -155,9 +155,10 @@ impl Connection {
         let local = Rc::clone(&self.local);
         let mut cipher = local.cipher.borrow_mut();
         // Nobody may make us hold more than this before CONNECT.
-        let room = match self.link.gate.get() {
-            Gate::Connect => local.bounds.connect_bytes_max.saturating_sub(self.carry.len()).max(1),
-            Gate::Open | Gate::Shut | Gate::Ended => cipher.len(),
+        let room = if self.link.awaits_connect.get() {
+            local.bounds.connect_bytes_max.saturating_sub(self.carry.len()).max(1)
+        } else {
+            cipher.len()
         };
         let room = room.min(cipher.len());
         let cipher = cipher.get_mut(..room).unwrap_or_default();
@@ -208,7 +209,7 @@ impl Connection {
                 Ok(Decoded::Packet { packet, consumed }) => {
                     used += consumed;
                     packets.push(packet);
-                    if self.link.gate.get() == Gate::Connect {
+                    if self.link.awaits_connect.get() {
                         self.accept_connect();
                         break None;
                     }
@@ -231,6 +232,7 @@ impl Connection {
         self.decoder.set_packet_bytes_max(self.local.bounds.packet_bytes_max);
         self.needed = 0;
         self.link.version.set(self.decoder.version());
+        self.link.awaits_connect.set(false);
         self.link.gate.set(Gate::Shut);
     }
 

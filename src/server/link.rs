@@ -25,8 +25,6 @@ const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Whether a connection's bytes may be read and decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// CONNECT has not come yet: exactly one packet is decoded.
-    Connect,
     /// Packets are decoded as they come.
     Open,
     /// The core said pause, or has not answered CONNECT yet.
@@ -54,6 +52,9 @@ pub(super) struct Out {
 pub(super) struct Link {
     pub(super) id: ConnectionId,
     pub(super) gate: Cell<Gate>,
+    /// Whether CONNECT has not come yet: exactly one packet is decoded then, whatever the core
+    /// says of the gate meanwhile.
+    pub(super) awaits_connect: Cell<bool>,
     pub(super) version: Cell<Option<ProtocolVersion>>,
     pub(super) out: RefCell<Out>,
     waker: RefCell<Option<Waker>>,
@@ -65,7 +66,8 @@ impl Link {
     pub(super) fn new(id: ConnectionId) -> Self {
         Self {
             id,
-            gate: Cell::new(Gate::Connect),
+            gate: Cell::new(Gate::Open),
+            awaits_connect: Cell::new(true),
             version: Cell::new(None),
             out: RefCell::default(),
             waker: RefCell::default(),
@@ -130,7 +132,9 @@ impl Link {
 
     /// Opens or shuts the gate, unless it has shut for good.
     pub(super) fn set_open(&self, open: bool) {
-        if self.gate.get() != Gate::Ended {
+        // Before CONNECT there is nothing to pause: the gate opens after it, or a peer could send
+        // more than a CONNECT before the core knows it.
+        if !matches!(self.gate.get(), Gate::Connect | Gate::Ended) {
             self.gate.set(if open { Gate::Open } else { Gate::Shut });
             self.notify();
         }

@@ -22,10 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::clock::Clock;
 use super::handshake::{self, Refused};
 use super::message::{Message, Opened, RefusedHandshake, Shards};
-use super::options::{AdmitAddress, Bounds};
+use super::options::Bounds;
 use super::shutdown::Stopper;
 use crate::broker::{ConnectionId, Histogram};
 use crate::identity::{Identity, Issuers};
+use crate::limits::AddressLimiter;
 
 /// Refused handshakes on their way to a shard at once; more are counted and dropped.
 pub(super) const REFUSALS_QUEUED_MAX: usize = 1_024;
@@ -59,7 +60,7 @@ impl HandshakeStats {
 pub(super) struct AcceptorParts {
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) issuers: Arc<Issuers>,
-    pub(super) admit_address: AdmitAddress,
+    pub(super) address_limiter: AddressLimiter,
     pub(super) bounds: Bounds,
     pub(super) clock: Clock,
     pub(super) shards: Shards,
@@ -86,7 +87,7 @@ struct Acceptor {
 
 /// Accepts until `stopper` says stop. Must run on a local runtime of its own thread.
 pub(super) async fn accept(listener: TcpListener, parts: AcceptorParts, stopper: Stopper) {
-    let AcceptorParts { tls, issuers, mut admit_address, bounds, clock, shards, stats } = parts;
+    let AcceptorParts { tls, issuers, mut address_limiter, bounds, clock, shards, stats } = parts;
     let sockets_max = bounds.handshakes_max.saturating_add(bounds.handshakes_waiting_max);
     let acceptor = Rc::new(Acceptor {
         tls: tls.into(),
@@ -112,7 +113,7 @@ pub(super) async fn accept(listener: TcpListener, parts: AcceptorParts, stopper:
         };
         match accepted {
             Ok((socket, peer)) => {
-                if let Err(reason) = acceptor.admit(socket, peer, &mut admit_address) {
+                if let Err(reason) = acceptor.admit(socket, peer, &mut address_limiter) {
                     acceptor.report_refused(peer, reason);
                 }
             }
@@ -142,10 +143,10 @@ impl Acceptor {
         self: &Rc<Self>,
         socket: TcpStream,
         peer: SocketAddr,
-        admit_address: &mut AdmitAddress,
+        address_limiter: &mut AddressLimiter,
     ) -> Result<(), &'static str> {
         let now = self.clock.now();
-        if !admit_address(peer.ip(), now) {
+        if !address_limiter.admit(now, peer.ip()) {
             return Err("tls.address_rate");
         }
         let connection = Arc::clone(&self.connections)

@@ -39,7 +39,7 @@ pub use clock::Clock;
 pub use handle::{Handle, NotServing};
 pub use listener::HandshakeStats;
 pub use message::ShardSnapshot;
-pub use options::{AdmitAddress, Bounds, MakeBroker, MetricsOptions, ServerOptions};
+pub use options::{Bounds, MakeBroker, MetricsOptions, ServerOptions};
 pub use shutdown::{Fault, Stopper, raise_open_files};
 pub use writing::{
     RunningWriter, StartWriter, Submit, Submitted, SyncDurations, WriterEvents, WriterStats,
@@ -80,7 +80,7 @@ impl Server {
         let parts = AcceptorParts {
             tls: options.tls,
             issuers: options.issuers,
-            admit_address: options.admit_address,
+            address_limiter: options.address_limiter,
             bounds,
             clock,
             shards: shards.clone(),

@@ -1,19 +1,17 @@
 //! What a server is started with.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::writing::StartWriter;
 use crate::broker::Broker;
 use crate::identity::Issuers;
+use crate::limits::AddressLimiter;
 use crate::time::Now;
 
-/// Makes the core of the shard with this number, on that shard's thread.
-pub type MakeBroker = Arc<dyn Fn(u16) -> Broker + Send + Sync>;
-
-/// Bounds the connects of an address over time.
-pub type AdmitAddress = Box<dyn FnMut(IpAddr, Now) -> bool + Send>;
+/// Makes the core of the shard with this number, on that shard's thread, beginning now.
+pub type MakeBroker = Arc<dyn Fn(u16, Now) -> Broker + Send + Sync>;
 
 /// What a server is started with.
 pub struct ServerOptions {
@@ -23,8 +21,8 @@ pub struct ServerOptions {
     pub tls: Arc<rustls::ServerConfig>,
     /// Whom `tls` trusts, for the second look after the handshake.
     pub issuers: Arc<Issuers>,
-    /// Whether this address may connect once more now; asked at every accept.
-    pub admit_address: AdmitAddress,
+    /// Bounds the connects of an address over time.
+    pub address_limiter: AddressLimiter,
     /// Threads that serve connections; at least 1.
     pub shards: u16,
     /// The bounds.
@@ -33,7 +31,7 @@ pub struct ServerOptions {
     pub broker: MakeBroker,
     /// Starts the writer.
     pub writer: StartWriter,
-    /// The process's clock, which the cores' first instants were taken from too.
+    /// The process's clock.
     pub clock: super::Clock,
     /// Where to serve `/metrics` and `/healthz`, if anywhere.
     pub metrics: Option<MetricsOptions>,

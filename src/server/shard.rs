@@ -92,6 +92,8 @@ struct Shard {
     number: u16,
     clock: Clock,
     broker: Broker,
+    /// Whether there was a round: the first records the start, and waits for nothing.
+    begun: bool,
     local: Rc<Local>,
     links: HashMap<ConnectionId, Rc<Link>, foldhash::fast::FixedState>,
     messages: UnboundedReceiver<Message>,
@@ -114,7 +116,8 @@ impl Shard {
         Self {
             number: parts.number,
             clock: parts.clock,
-            broker: (parts.broker)(parts.number),
+            broker: (parts.broker)(parts.number, parts.clock.now()),
+            begun: false,
             local: Rc::new(Local::new(parts.bounds)),
             links: HashMap::default(),
             messages: parts.messages,
@@ -141,7 +144,7 @@ impl Shard {
             }
         }
         self.local.take_inputs(&mut self.inputs);
-        !self.inputs.is_empty()
+        !self.inputs.is_empty() || !std::mem::replace(&mut self.begun, true)
     }
 
     fn receive(&mut self, message: Message) {

@@ -1,5 +1,6 @@
 //! Certificates and a standing clock for the tests of this room.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,86 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::UnixTime;
 
+use super::options::MakeBroker;
+use super::shutdown::Fault;
 use super::tls::{Pem, client_config_at, server_config_at};
+use super::writing::{RunningWriter, StartWriter};
+use crate::broker::{Backlog, Broker, Settings};
+use crate::evidence::LogKey;
 use crate::identity::authority::Credential;
 use crate::identity::testing::{NOW, Plant};
 use crate::identity::{Issuers, Role};
+use crate::limits::LimitsConfig;
+use crate::policy::Policy;
+use crate::schema::Schemas;
+use crate::session;
+use crate::storage::{Log, LogOptions, RealDisk, Writer, WriterOptions};
 use crate::time::{Instant, Now};
 
 /// The moment at which the certificates of [`Plant`] are valid.
 pub(super) fn now() -> Now {
     Now { instant: Instant::ZERO, unix: NOW }
+}
+
+const POLICY: &str = r#"
+version = 1
+
+[[permit]]
+id = "client-id"
+who = ["device"]
+client_id = "${device}*"
+
+[[permit]]
+id = "sealed"
+who = ["device"]
+publish = ["plant/${device}/sealed/#"]
+subscribe = ["plant/${device}/sealed/#"]
+qos_max = 2
+schema = "opaque"
+"#;
+
+/// Makes cores whose policy lets a device publish to and read `plant/<its name>/sealed/#`.
+pub(super) fn make_broker() -> MakeBroker {
+    let settings = Settings {
+        node: "plant".into(),
+        shard: 0,
+        bounds: session::Bounds::default(),
+        backlog: Backlog::default(),
+        policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
+        schemas: Arc::new(
+            Schemas::parse(
+                "registry.toml",
+                "version = 1\n",
+                |_: &str| -> std::io::Result<String> { Ok(String::new()) },
+            )
+            .unwrap(),
+        ),
+        limits: LimitsConfig::default(),
+        config_sha256: [1; 32],
+        seed: [7; 32],
+    };
+    Arc::new(move |shard, now| Broker::new(Settings { shard, ..settings.clone() }, now))
+}
+
+/// The key of the test's log.
+pub(super) fn log_key() -> LogKey {
+    LogKey::from_seed("plant.example/log", &[7; 32]).unwrap()
+}
+
+/// Starts the real writer over a log in `directory`.
+pub(super) fn durable(directory: &Path) -> StartWriter {
+    let directory = directory.to_owned();
+    Box::new(move |events| {
+        let failed = |fault: crate::storage::StorageFault| Fault::Writer(fault.to_string());
+        let options = LogOptions { verifier: log_key().verifier().clone(), segment_bytes: 1 << 20 };
+        let disk = RealDisk::new(directory);
+        let (log, recovery) = Log::open(disk, options, &mut |_| {}).map_err(failed)?;
+        let (hooks, durations) = events.hooks();
+        let bounds = WriterOptions::default();
+        let writer =
+            Writer::start(log, recovery, log_key(), bounds, hooks, None).map_err(failed)?;
+        Ok(RunningWriter::new(writer, durations))
+    })
 }
 
 #[derive(Debug)]

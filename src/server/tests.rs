@@ -1,14 +1,22 @@
 //! A whole server, over the loopback, with certificates of a test plant.
 
+#![expect(clippy::disallowed_methods, reason = "the client's sockets, and waiting for them")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::testing::{Site, now};
+use super::testing::{Site, durable, log_key, make_broker, now};
 use super::*;
-use crate::broker::Broker;
+use crate::limits::{AddressLimiter, LimitsConfig};
+use crate::mqtt::{
+    ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, PacketId, ProtocolVersion,
+    Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscriptionOptions,
+    TopicName, encode,
+};
+use crate::storage::{Reader, RealDisk, Until};
 
 /// A writer that forgets.
 fn forgetful(_: WriterEvents) -> Result<RunningWriter, Fault> {
@@ -24,10 +32,10 @@ fn options(site: &Site) -> ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Arc::clone(&site.tls),
         issuers: Arc::clone(&site.issuers),
-        admit_address: Box::new(|_, _| true),
+        address_limiter: AddressLimiter::new(&many_connects()),
         shards: 1,
-        bounds: Bounds { stop_max: Duration::from_millis(300), ..Bounds::default() },
-        broker: Arc::new(|_| Broker::default()),
+        bounds: Bounds::default(),
+        broker: make_broker(),
         writer: Box::new(forgetful),
         clock: Clock::start_at(now().unix),
         metrics: Some(MetricsOptions {
@@ -36,6 +44,131 @@ fn options(site: &Site) -> ServerOptions {
         }),
         handle_signals: false,
     }
+}
+
+fn many_connects() -> LimitsConfig {
+    LimitsConfig {
+        connects_per_second: 100_000,
+        connects_burst: 100_000,
+        ..LimitsConfig::default()
+    }
+}
+
+/// A client that speaks 5.0.
+struct Client {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    decoder: Decoder,
+    read: Vec<u8>,
+}
+
+impl Client {
+    fn connect(site: &Site, name: &str, address: SocketAddr) -> Self {
+        let stream = connect(&site.client(name), address).unwrap();
+        let decoder = Decoder::client(ProtocolVersion::V5, 1 << 20);
+        let mut client = Self { stream, decoder, read: Vec::new() };
+        client.send(&[Packet::Connect(Box::new(Connect {
+            version: ProtocolVersion::V5,
+            clean_start: true,
+            keep_alive_seconds: 60,
+            client_id: ClientId::new(name),
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }))]);
+        match client.next() {
+            Some(Packet::ConnAck(connack)) if connack.reason == ReasonCode::Success => client,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send(&mut self, packets: &[Packet]) {
+        let mut bytes = Vec::new();
+        for packet in packets {
+            encode(packet, ProtocolVersion::V5, &mut bytes).unwrap();
+        }
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// The next packet, or `None` at the end.
+    fn next(&mut self) -> Option<Packet> {
+        loop {
+            let decoded = self.decoder.decode(&self.read);
+            let decoded =
+                decoded.unwrap_or_else(|violation| panic!("{violation}: {:02x?}", self.read));
+            if let Decoded::Packet { packet, consumed } = decoded {
+                self.read.drain(..consumed);
+                return Some(packet);
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk).unwrap() {
+                0 => return None,
+                length => self.read.extend_from_slice(&chunk[..length]),
+            }
+        }
+    }
+}
+
+fn publish(topic: &str, id: u16) -> Packet {
+    Packet::Publish(Box::new(Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: Some(TopicName::parse(topic).unwrap()),
+        packet_id: PacketId::new(id),
+        properties: PublishProperties::default(),
+        payload: vec![b'x'; 128].into(),
+    }))
+}
+
+#[test]
+fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
+    let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
+    let mut options = options(&site);
+    options.writer = Box::new(durable(directory.path()));
+    let running = Server::start(options).unwrap();
+    let mut client = Client::connect(&site, "press-7", running.local_addr());
+    client.send(&[Packet::Subscribe(Box::new(Subscribe {
+        packet_id: PacketId::ONE,
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+        filters: vec![SubscribeFilter {
+            filter: "plant/press-7/sealed/#".to_owned(),
+            options: SubscriptionOptions::default(),
+        }],
+    }))]);
+    assert!(matches!(client.next(), Some(Packet::SubAck(_))));
+    client.send(&[publish("plant/press-7/sealed/a", 2), publish("plant/press-8/sealed/a", 3)]);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(match client.next() {
+            Some(Packet::PubAck(ack)) => format!("ack {} {:?}", ack.packet_id.as_u16(), ack.reason),
+            Some(Packet::Publish(publish)) => format!("publish {} bytes", publish.payload.len()),
+            other => panic!("{other:?}"),
+        });
+    }
+    seen.sort();
+    assert_eq!(seen, ["ack 2 Success", "ack 3 NotAuthorized", "publish 128 bytes"]);
+    let snapshot = running.handle().snapshot().unwrap();
+    assert_eq!(snapshot.counters.publishes_recorded, 1);
+    running.stop();
+    assert!(matches!(client.next(), Some(Packet::Disconnect(_))), "every session is told");
+    assert!(client.next().is_none());
+    running.wait().unwrap();
+
+    let verifier = log_key().verifier().clone();
+    let reader =
+        Reader::open(RealDisk::new(directory.path()), &verifier, Until::Checkpoint).unwrap();
+    let kinds = reader
+        .entries(0)
+        .map(|entry| {
+            let entry = serde_json::from_slice::<serde_json::Value>(&entry.unwrap().json).unwrap();
+            entry["type"].as_str().unwrap().to_owned()
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(kinds.first().map(String::as_str), Some("start"), "{kinds:?}");
+    assert_eq!(kinds.last().map(String::as_str), Some("stop"), "{kinds:?}");
+    assert!(kinds.iter().any(|kind| kind == "publish"), "{kinds:?}");
 }
 
 /// Shakes hands; the TLS state and the socket.
@@ -150,7 +283,7 @@ fn a_stranger_gets_no_further_than_the_handshake() {
 fn a_panic_in_the_core_ends_the_server_with_a_fault() {
     let site = Site::new();
     let mut options = options(&site);
-    options.broker = Arc::new(|_| panic!("the core is broken"));
+    options.broker = Arc::new(|_, _| panic!("the core is broken"));
     let fault = Server::start(options).unwrap().wait().unwrap_err();
     assert!(
         matches!(&fault, Fault::CorePanicked { shard: 0, message } if message.contains("broken"))

@@ -1,6 +1,8 @@
 //! Both ends of a connection over the loopback: a rustls client, and the task with the test in
 //! the place of its shard.
 
+#![expect(clippy::disallowed_methods, reason = "the client's sockets, and waiting for them")]
+
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
