@@ -258,8 +258,8 @@ fn first_host(pem: &str) -> Option<String> {
     names.value.general_names.iter().find_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).ok().map(|b| std::net::IpAddr::from(b));
-            let v6 = <[u8; 16]>::try_from(*bytes).ok().map(|b| std::net::IpAddr::from(b));
+            let v4 = <[u8; 4]>::try_from(*bytes).ok().map(std::net::IpAddr::from);
+            let v6 = <[u8; 16]>::try_from(*bytes).ok().map(std::net::IpAddr::from);
             v4.or(v6).map(|address| address.to_string())
         }
         _ => None,

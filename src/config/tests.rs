@@ -79,28 +79,28 @@ on_evidence_failure = "continue"
 "#;
     let errors = Config::parse(text, "avow.toml", Path::new("/d")).unwrap_err();
     insta::assert_snapshot!(errors.plain(), @r#"
-    avow.toml:3:8: `plant 1` is not 1 to 128 of A-Z a-z 0-9 . - _
-        help: write `name = "plant-1"`
     avow.toml:2:1: [node] has no `trust_domain`
         help: add `trust_domain = …`
-    avow.toml:7:1: unknown field `conections_max` in [listen]
-        help: did you mean `connections_max`?
+    avow.toml:3:8: `plant 1` is not 1 to 128 of A-Z a-z 0-9 . - _
+        help: write `name = "plant-1"`
     avow.toml:5:8: `localhost:8883` is not an address and a port
         help: write `mqtt = "127.0.0.1:8883"`
     avow.toml:6:19: `connect_timeout` must be a duration, this is integer
         help: write `connect_timeout = "10s"`
-    avow.toml:17:20: `128 MB` is not a size in B, KiB, MiB or GiB
-        help: write `packet_bytes_max = "64 KiB"`
-    avow.toml:18:21: `connect_bytes_max` is 4 GiB, outside 1 KiB to 1 MiB
-        help: choose a value from 1 KiB to 1 MiB; nothing here is unlimited
-    avow.toml:19:18: `keep_alive_min` is above `keep_alive_max`
-        help: lower `keep_alive_min`, or raise `keep_alive_max`
+    avow.toml:7:1: unknown field `conections_max` in [listen]
+        help: did you mean `connections_max`?
     avow.toml:9:7: `key` names no place: secrets stand outside this file
         help: write "file:PATH" (relative to this file) or "env:NAME", and put the secret there
     avow.toml:13:10: `roles` cannot be `devices`
         help: choose one of `device`, `dashboard`, `operator`
     avow.toml:15:11: `address` is not a loopback address: metrics have no authentication
         help: use 127.0.0.1 or [::1]; if something else guards the port, say `allow_remote = true`
+    avow.toml:17:20: `128 MB` is not a size in B, KiB, MiB or GiB
+        help: write `packet_bytes_max = "64 KiB"`
+    avow.toml:18:21: `connect_bytes_max` is 4 GiB, outside 1 KiB to 1 MiB
+        help: choose a value from 1 KiB to 1 MiB; nothing here is unlimited
+    avow.toml:19:18: `keep_alive_min` is above `keep_alive_max`
+        help: lower `keep_alive_min`, or raise `keep_alive_max`
     avow.toml:21:23: `on_evidence_failure` cannot be `continue`
         help: choose one of `refuse`
     "#);

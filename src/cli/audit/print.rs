@@ -69,7 +69,9 @@ mod tests {
             "who":"device/a","topic":"x/\u001b[2J","why":"policy.no_rule"}"#;
         insta::assert_snapshot!(
             line(7, json),
-            @""
+            @r#"
+    7 2026-09-21T14:13:20.123Z publish.refused deny device/a x/\u{1b}[2J why=policy.no_rule
+    "#
         );
     }
 

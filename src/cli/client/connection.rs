@@ -118,7 +118,7 @@ impl Connection {
         // What was sent is lost if we reset the connection with the broker's bytes unread.
         let drained = async {
             let _ = self.stream.shutdown().await;
-            while matches!(self.receive().await, Ok(_)) {}
+            while self.receive().await.is_ok() {}
         };
         let _ = timeout(Duration::from_secs(2), drained).await;
         Ok(())

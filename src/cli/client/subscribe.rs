@@ -1,5 +1,4 @@
 //! `avow sub`.
-#![expect(clippy::disallowed_methods, reason = "a client waits")]
 
 use std::collections::HashSet;
 use std::time::Duration;
