@@ -24,7 +24,7 @@ const CORE: [&str; 12] = [
 /// `server` and `telemetry` know each other: one serves what the other shows.
 const SHELL: [(&str, &[&str]); 5] = [
     ("storage", &[]),
-    ("server", &["telemetry"]),
+    ("server", &["storage", "telemetry"]),
     ("telemetry", &["server"]),
     ("config", &[]),
     ("cli", &["storage", "server", "telemetry", "config"]),

@@ -122,10 +122,13 @@ impl Plant {
         let mut init = avow();
         init.arg("init").arg(plant.dir()).args(["--name", "plant-1", "--listen", &listen]);
         run(&mut init).exits(0);
-        plant.edit("avow.toml", |text| {
-            text.replace("127.0.0.1:9464", &format!("127.0.0.1:{}", plant.metrics_port))
-                .replace("segment_bytes = \"64 MiB\"", "segment_bytes = \"1 MiB\"")
-        });
+        // Small segments, so that a test fills several; the log that `init` began has a large one
+        // already, so ours begins elsewhere.
+        let metrics = format!("127.0.0.1:{}", plant.metrics_port);
+        plant.set("127.0.0.1:9464", &metrics);
+        plant.set("segment_bytes = \"64 MiB\"", "segment_bytes = \"1 MiB\"");
+        plant.set("backlog_bytes_max = \"16 MiB\"", "backlog_bytes_max = \"512 KiB\"");
+        plant.set("directory = \"log\"", "directory = \"evidence\"");
         plant
     }
 
@@ -138,7 +141,14 @@ impl Plant {
         self.root.path().join(name)
     }
 
+    /// Replaces a text of `avow.toml`, which must be there.
+    #[track_caller]
+    pub(crate) fn set(&self, from: &str, to: &str) {
+        self.edit("avow.toml", |text| text.replacen(from, to, 1));
+    }
+
     /// Changes a file of the directory, which must differ afterwards.
+    #[track_caller]
     pub(crate) fn edit(&self, file: &str, change: impl FnOnce(&str) -> String) {
         let path = self.dir().join(file);
         let before = std::fs::read_to_string(&path).unwrap();

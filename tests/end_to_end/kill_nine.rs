@@ -132,9 +132,7 @@ fn what_was_acknowledged_survives_fifty_kills() {
     println!("AVOW_SEED={seed}");
     let mut random = Random(seed);
     let plant = Plant::new();
-    plant.edit("avow.toml", |text| {
-        text.replace("checkpoint_interval = \"1s\"", "checkpoint_interval = \"100ms\"")
-    });
+    plant.set("checkpoint_interval = \"1s\"", "checkpoint_interval = \"100ms\"");
     let bundles: Vec<_> = (0..PUBLISHERS).map(|n| plant.device(&format!("load-{n}"))).collect();
     let mut broker = plant.serve();
     let (mut all, mut sent_total, mut cut_off) = (Vec::new(), 0, 0);
