@@ -7,6 +7,8 @@
 //! methods, the types hold the line, and this file holds the arrows. Every check is run on a bad
 //! sample too, because a check that cannot fail holds nothing.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

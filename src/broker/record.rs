@@ -51,7 +51,7 @@ struct RefusalCount {
 impl Broker {
     /// Names the next decision.
     pub(super) fn decide(&mut self) -> String {
-        self.decisions.next()
+        self.decisions.issue()
     }
 
     /// Records an entry that belongs to no connection.

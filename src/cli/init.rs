@@ -92,6 +92,7 @@ fn next_steps(dir: &Path) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests look at what was written")]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -128,7 +128,7 @@ impl Alone {
     ) -> Result<u64, CliFailure> {
         let index = self.log.next_index();
         let mut head = Vec::new();
-        let (now, decision) = (super::unix_now(), self.decisions.next());
+        let (now, decision) = (super::unix_now(), self.decisions.issue());
         // The form of the entry is the running broker's (`broker::record`).
         let mut entry = EntryWriter::begin(&mut head, EntryType::Admin, now, &self.node, &decision)
             .plain("act", act)

@@ -234,7 +234,7 @@ impl DecisionIds {
     }
 
     /// The next one.
-    pub fn next(&mut self) -> String {
+    pub fn issue(&mut self) -> String {
         let number = self.next;
         self.next += 1;
         let mut id = String::with_capacity(self.run.len() + 14);
@@ -283,7 +283,7 @@ mod tests {
     fn decision_ids_differ_within_and_between_runs() {
         let mut one = DecisionIds::new(1, 0);
         let mut two = DecisionIds::new(2, 0);
-        let ids = [one.next(), one.next(), two.next(), DecisionIds::new(1, 3).next()];
+        let ids = [one.issue(), one.issue(), two.issue(), DecisionIds::new(1, 3).issue()];
         assert_eq!(ids, ["000001-0", "000001-1", "000002-0", "000001.3-0"]);
     }
 

@@ -35,9 +35,12 @@ struct Sent<D> {
 /// What a sent message waits for. The message itself is kept as long as it may be sent again.
 #[derive(Debug)]
 enum Awaiting<D> {
-    PubAck(D),
-    PubRec(D),
-    PubComp,
+    /// PUBACK.
+    Acknowledgement(D),
+    /// PUBREC.
+    Receipt(D),
+    /// PUBCOMP.
+    Completion,
 }
 
 /// The queue is at one of its bounds: the message was not taken.
@@ -146,8 +149,8 @@ impl<D: Clone> Outbound<D> {
     pub fn send(&mut self, delivery: D, qos: QoS) -> Send<D> {
         let awaiting = match qos {
             QoS::AtMostOnce => return Send { delivery, packet_id: None },
-            QoS::AtLeastOnce => Awaiting::PubAck(delivery.clone()),
-            QoS::ExactlyOnce => Awaiting::PubRec(delivery.clone()),
+            QoS::AtLeastOnce => Awaiting::Acknowledgement(delivery.clone()),
+            QoS::ExactlyOnce => Awaiting::Receipt(delivery.clone()),
         };
         let id = self.free_id();
         self.window.push_back(Sent { id, awaiting });
@@ -159,10 +162,10 @@ impl<D: Clone> Outbound<D> {
         self.window
             .iter()
             .map(|sent| match &sent.awaiting {
-                Awaiting::PubAck(delivery) | Awaiting::PubRec(delivery) => {
+                Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => {
                     Resend::Publish(delivery.clone(), sent.id)
                 }
-                Awaiting::PubComp => Resend::PubRel(sent.id),
+                Awaiting::Completion => Resend::PubRel(sent.id),
             })
             .collect()
     }
@@ -179,8 +182,8 @@ impl<D: Clone> Outbound<D> {
             kept
         });
         self.window.retain(|sent| match &sent.awaiting {
-            Awaiting::PubAck(delivery) | Awaiting::PubRec(delivery) => keep(delivery),
-            Awaiting::PubComp => true,
+            Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => keep(delivery),
+            Awaiting::Completion => true,
         });
         before - self.queue.len() - self.window.len()
     }
@@ -189,18 +192,18 @@ impl<D: Clone> Outbound<D> {
 impl<D> Outbound<D> {
     /// Handles PUBACK.
     pub fn handle_puback(&mut self, id: PacketId) -> Acknowledged {
-        self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubAck(_)))
+        self.finish(id, |awaiting| matches!(awaiting, Awaiting::Acknowledgement(_)))
     }
 
     /// Handles PUBREC. One with an error ends the message. [MQTT-4.3.3-4]
     pub fn handle_pubrec(&mut self, id: PacketId, reason: ReasonCode) -> Acknowledged {
         if reason.is_error() {
-            return self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubRec(_)));
+            return self.finish(id, |awaiting| matches!(awaiting, Awaiting::Receipt(_)));
         }
         match self.window.iter_mut().find(|sent| sent.id == id) {
             // A repeated PUBREC is answered with PUBREL again.
-            Some(sent) if matches!(sent.awaiting, Awaiting::PubRec(_) | Awaiting::PubComp) => {
-                sent.awaiting = Awaiting::PubComp;
+            Some(sent) if matches!(sent.awaiting, Awaiting::Receipt(_) | Awaiting::Completion) => {
+                sent.awaiting = Awaiting::Completion;
                 Acknowledged::Release
             }
             Some(_) | None => Acknowledged::Unknown,
@@ -209,7 +212,7 @@ impl<D> Outbound<D> {
 
     /// Handles PUBCOMP.
     pub fn handle_pubcomp(&mut self, id: PacketId) -> Acknowledged {
-        self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubComp))
+        self.finish(id, |awaiting| matches!(awaiting, Awaiting::Completion))
     }
 
     /// Takes a message that could not be sent out of the window.

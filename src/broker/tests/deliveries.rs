@@ -63,7 +63,8 @@ fn retain_as_published_keeps_the_flag_and_others_lose_it() {
     let options = SubscriptionOptions { retain_as_published: true, ..Default::default() };
     rig.subscribe_with(keeps, "plant/#", options, None);
     rig.subscribe_with(loses, "plant/#", SubscriptionOptions::default(), None);
-    (rig.take(keeps), rig.take(loses));
+    rig.take(keeps);
+    rig.take(loses);
     let device = rig.client("device/a", V5);
     rig.packet(device, retained(T, r#"{"t":1}"#));
     rig.sync();
