@@ -117,7 +117,8 @@ impl Decoder {
             return Ok(Decoded::Incomplete { needed: input.len() + 1 });
         };
         let header_bytes = 1 + len;
-        let total = usize::try_from(remaining).map_or(usize::MAX, |n| n.saturating_add(header_bytes));
+        let total =
+            usize::try_from(remaining).map_or(usize::MAX, |n| n.saturating_add(header_bytes));
         if total > self.packet_bytes_max {
             return Err(Violation::TOO_LARGE);
         }
@@ -178,9 +179,7 @@ impl Decoder {
             PacketType::PubRec => Packet::PubRec(ack::pubrec(r, version)?),
             PacketType::PubRel => Packet::PubRel(ack::pubrel(r, version)?),
             PacketType::PubComp => Packet::PubComp(ack::pubcomp(r, version)?),
-            PacketType::Subscribe => {
-                Packet::Subscribe(Box::new(subscribe::subscribe(r, version)?))
-            }
+            PacketType::Subscribe => Packet::Subscribe(Box::new(subscribe::subscribe(r, version)?)),
             PacketType::SubAck => Packet::SubAck(Box::new(ack::suback(r, version)?)),
             PacketType::Unsubscribe => {
                 Packet::Unsubscribe(Box::new(subscribe::unsubscribe(r, version)?))

@@ -50,7 +50,8 @@ impl Violation {
     pub(super) const TOO_LARGE: Self = Self::protocol("packet larger than Maximum Packet Size")
         .because(ReasonCode::PacketTooLarge)
         .by("MQTT-3.2.2-15");
-    pub(super) const FLAGS: Self = Self::malformed("reserved fixed header flags").by("MQTT-2.1.3-1");
+    pub(super) const FLAGS: Self =
+        Self::malformed("reserved fixed header flags").by("MQTT-2.1.3-1");
     pub(super) const FLAGS_PUBREL: Self = Self::malformed("PUBREL flags").by("MQTT-3.6.1-1");
     pub(super) const FLAGS_SUBSCRIBE: Self = Self::malformed("SUBSCRIBE flags").by("MQTT-3.8.1-1");
     pub(super) const FLAGS_UNSUBSCRIBE: Self =
@@ -108,15 +109,13 @@ impl Violation {
 /// PUBLISH and topics.
 impl Violation {
     pub(super) const TOPIC_MISSING: Self = Self::protocol("neither Topic Name nor Topic Alias");
-    pub(super) const TOPIC_EMPTY: Self = Self::protocol("empty Topic Name")
-        .because(ReasonCode::TopicNameInvalid)
-        .by("MQTT-4.7.3-1");
+    pub(super) const TOPIC_EMPTY: Self =
+        Self::protocol("empty Topic Name").because(ReasonCode::TopicNameInvalid).by("MQTT-4.7.3-1");
     pub(super) const TOPIC_WILDCARD: Self = Self::protocol("wildcard in a Topic Name")
         .because(ReasonCode::TopicNameInvalid)
         .by("MQTT-3.3.2-2");
-    pub(super) const TOPIC_ALIAS_ZERO: Self = Self::protocol("Topic Alias 0")
-        .because(ReasonCode::TopicAliasInvalid)
-        .by("MQTT-3.3.2-8");
+    pub(super) const TOPIC_ALIAS_ZERO: Self =
+        Self::protocol("Topic Alias 0").because(ReasonCode::TopicAliasInvalid).by("MQTT-3.3.2-8");
     pub(super) const RESPONSE_TOPIC: Self =
         Self::protocol("Response Topic is no Topic Name").by("MQTT-3.3.2-14");
     pub(super) const SUBSCRIPTION_IDENTIFIER_FROM_CLIENT: Self =

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 pub use fields::FieldProblem;
-pub(crate) use fields::{Fields};
+pub(crate) use fields::Fields;
 
 /// Most problems that one load reports; a file with more is not read better by a longer list.
 pub const PROBLEMS_MAX: usize = 64;

@@ -94,7 +94,11 @@ fn a03_non_minimal_variable_byte_integer() {
         &[
             (&packet(0x30, &[b"\x00\x01t", b"\x80\x00"]), R::MalformedPacket, s),
             (&packet(0x30, &[b"\x00\x01t", b"\x03\x81\x00\x01"]), R::MalformedPacket, s),
-            (&packet(0x82, &[b"\x00\x01\x03\x0B\x81\x00", b"\x00\x01t\x00"]), R::MalformedPacket, s),
+            (
+                &packet(0x82, &[b"\x00\x01\x03\x0B\x81\x00", b"\x00\x01t\x00"]),
+                R::MalformedPacket,
+                s,
+            ),
         ],
     );
 }
@@ -110,7 +114,10 @@ fn a04_huge_remaining_length_before_connect() {
     assert_eq!(needed(b"\x10\x7F"), Ok(Decoded::Incomplete { needed: 129 }));
     assert_eq!(needed(b"\x10\x80"), Ok(Decoded::Incomplete { needed: 3 }));
     assert!(needed(b"\x10\x80\x01").is_err());
-    assert_eq!(Decoder::server(131).decode(b"\x10\x80\x01"), Ok(Decoded::Incomplete { needed: 131 }));
+    assert_eq!(
+        Decoder::server(131).decode(b"\x10\x80\x01"),
+        Ok(Decoded::Incomplete { needed: 131 })
+    );
 }
 
 #[test]
@@ -335,7 +342,10 @@ fn a16_malformed_auth() {
         ],
     );
     accept(&connected(V5), &[b"\xF0\x06\x19\x04\x15\x00\x01m"]);
-    accept(&Decoder::client(V5, PACKET_BYTES_MAX), &[b"\xF0\x00", b"\xF0\x06\x00\x04\x15\x00\x01m"]);
+    accept(
+        &Decoder::client(V5, PACKET_BYTES_MAX),
+        &[b"\xF0\x00", b"\xF0\x06\x00\x04\x15\x00\x01m"],
+    );
 }
 
 #[test]
@@ -522,7 +532,10 @@ fn connect_fields_missing_or_left_over() {
         check(&server(), &[(&connect(V3_1_1, flags, rest), R::MalformedPacket, NONE)]);
     }
     // 3.1 lets the Remaining Length overrule the User Name and Password flags, 3.1.1 does not.
-    accept(&server(), &[&connect(V3_1, 0xC2, b"\x00\x01c"), &connect(V3_1, 0xC2, b"\x00\x01c\0\x01u")]);
+    accept(
+        &server(),
+        &[&connect(V3_1, 0xC2, b"\x00\x01c"), &connect(V3_1, 0xC2, b"\x00\x01c\0\x01u")],
+    );
 }
 
 #[test]
@@ -573,8 +586,7 @@ fn reason_codes_by_packet() {
     let client = Decoder::client(V5, PACKET_BYTES_MAX);
     let received: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
     let released: &[u8] = &[0x00, 0x92];
-    let suback: &[u8] =
-        &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
+    let suback: &[u8] = &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
     let unsuback: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
     let connack: &[u8] = &[
         0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95,

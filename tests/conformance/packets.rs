@@ -176,20 +176,22 @@ fn connect_properties() -> impl Strategy<Value = ConnectProperties> {
         of((text(), of(binary()))),
         user_properties(),
     )
-        .prop_map(|(expiry, receive, size, alias, response, problem, auth, user_properties)| {
-            let (authentication_method, authentication_data) = method_and_data(auth);
-            ConnectProperties {
-                session_expiry_seconds: expiry,
-                receive_maximum: receive,
-                maximum_packet_size: size,
-                topic_alias_maximum: alias,
-                request_response_information: response,
-                request_problem_information: problem,
-                authentication_method,
-                authentication_data,
-                user_properties,
-            }
-        })
+        .prop_map(
+            |(expiry, receive, size, alias, response, problem, auth, user_properties)| {
+                let (authentication_method, authentication_data) = method_and_data(auth);
+                ConnectProperties {
+                    session_expiry_seconds: expiry,
+                    receive_maximum: receive,
+                    maximum_packet_size: size,
+                    topic_alias_maximum: alias,
+                    request_response_information: response,
+                    request_problem_information: problem,
+                    authentication_method,
+                    authentication_data,
+                    user_properties,
+                }
+            },
+        )
 }
 
 fn method_and_data(auth: Option<(String, Option<Bytes>)>) -> (Option<String>, Option<Bytes>) {
@@ -205,17 +207,19 @@ fn message_properties() -> impl Strategy<Value = PublishProperties> {
         user_properties(),
         of(text()),
     )
-        .prop_map(|(utf8, expiry, response_topic, correlation, user_properties, content_type)| {
-            PublishProperties {
-                payload_is_utf8: utf8,
-                message_expiry_seconds: expiry,
-                response_topic,
-                correlation_data: correlation,
-                user_properties,
-                content_type,
-                ..PublishProperties::default()
-            }
-        })
+        .prop_map(
+            |(utf8, expiry, response_topic, correlation, user_properties, content_type)| {
+                PublishProperties {
+                    payload_is_utf8: utf8,
+                    message_expiry_seconds: expiry,
+                    response_topic,
+                    correlation_data: correlation,
+                    user_properties,
+                    content_type,
+                    ..PublishProperties::default()
+                }
+            },
+        )
 }
 
 fn will(version: ProtocolVersion) -> impl Strategy<Value = Will> {
@@ -240,28 +244,32 @@ fn publish(version: ProtocolVersion, from_server: bool) -> impl Strategy<Value =
         message_properties(),
         payload(),
     )
-        .prop_map(move |((dup, qos, retain), topic, id, spare, alias, ids, properties, payload)| {
-            let properties = PublishProperties {
-                topic_alias: alias,
-                subscription_identifiers: if from_server { ids } else { vec![] },
-                ..properties
-            };
-            let topic = if v5 && alias.is_some() { topic } else { topic.or(Some(spare)) };
-            Publish {
-                dup: dup && qos != QoS::AtMostOnce,
-                qos,
-                retain,
-                topic,
-                packet_id: (qos != QoS::AtMostOnce).then_some(id),
-                properties: if v5 { properties } else { PublishProperties::default() },
-                payload,
-            }
-        })
+        .prop_map(
+            move |((dup, qos, retain), topic, id, spare, alias, ids, properties, payload)| {
+                let properties = PublishProperties {
+                    topic_alias: alias,
+                    subscription_identifiers: if from_server { ids } else { vec![] },
+                    ..properties
+                };
+                let topic = if v5 && alias.is_some() { topic } else { topic.or(Some(spare)) };
+                Publish {
+                    dup: dup && qos != QoS::AtMostOnce,
+                    qos,
+                    retain,
+                    topic,
+                    packet_id: (qos != QoS::AtMostOnce).then_some(id),
+                    properties: if v5 { properties } else { PublishProperties::default() },
+                    payload,
+                }
+            },
+        )
 }
 
 fn ack_properties() -> impl Strategy<Value = AckProperties> {
-    (of(text()), user_properties())
-        .prop_map(|(reason_string, user_properties)| AckProperties { reason_string, user_properties })
+    (of(text()), user_properties()).prop_map(|(reason_string, user_properties)| AckProperties {
+        reason_string,
+        user_properties,
+    })
 }
 
 fn ack(version: ProtocolVersion, reasons: &'static [ReasonCode]) -> BoxedStrategy<Ack> {
@@ -433,8 +441,7 @@ fn connack_properties() -> impl Strategy<Value = ConnAckProperties> {
         of(any::<u16>()),
         of(any::<u16>()),
     );
-    let available =
-        (of(any::<bool>()), of(any::<bool>()), of(any::<bool>()), of(any::<bool>()));
+    let available = (of(any::<bool>()), of(any::<bool>()), of(any::<bool>()), of(any::<bool>()));
     let texts = (of(text()), of(text()), of(text()), of(text()), user_properties());
     (limits, available, texts, of((text(), of(binary())))).prop_map(
         |((expiry, receive, qos, size, alias, keep_alive), available, texts, auth)| {

@@ -3,9 +3,7 @@
 
 use super::property;
 use crate::mqtt::scalar::Reader;
-use crate::mqtt::{
-    Ack, AckProperties, ProtocolVersion, ReasonCode, SubAck, UnsubAck, Violation,
-};
+use crate::mqtt::{Ack, AckProperties, ProtocolVersion, ReasonCode, SubAck, UnsubAck, Violation};
 
 /// PUBACK.
 pub(super) fn puback(r: &mut Reader<'_>, version: ProtocolVersion) -> Result<Ack, Violation> {
@@ -34,8 +32,7 @@ pub(super) fn pubcomp(r: &mut Reader<'_>, version: ProtocolVersion) -> Result<Ac
 /// SUBACK.
 pub(super) fn suback(r: &mut Reader<'_>, version: ProtocolVersion) -> Result<SubAck, Violation> {
     let packet_id = r.packet_id()?;
-    let properties =
-        if version.is_v5() { property::ack(r)? } else { AckProperties::default() };
+    let properties = if version.is_v5() { property::ack(r)? } else { AckProperties::default() };
     let reasons = reasons(r, |code| suback_reason(code, version))?;
     if reasons.is_empty() {
         return Err(Violation::SUBACK_EMPTY);

@@ -68,10 +68,7 @@ impl Flags {
 }
 
 /// CONNECT after its Protocol Version.
-pub(super) fn connect(
-    r: &mut Reader<'_>,
-    version: ProtocolVersion,
-) -> Result<Connect, Violation> {
+pub(super) fn connect(r: &mut Reader<'_>, version: ProtocolVersion) -> Result<Connect, Violation> {
     let flags = Flags(r.u8()?);
     flags.check(version)?;
     let keep_alive_seconds = r.u16()?;
@@ -87,8 +84,7 @@ pub(super) fn connect(
     let client_id = ClientId::new(client_id);
     let will = if flags.has(2) { Some(will(r, &flags, version)?) } else { None };
     // [MQTT-3.1.2-17], [MQTT-3.1.3-12]
-    let user_name =
-        if present(r, &flags, 7, version) { Some(r.name()?.to_owned()) } else { None };
+    let user_name = if present(r, &flags, 7, version) { Some(r.name()?.to_owned()) } else { None };
     // [MQTT-3.1.2-19]
     let password = if present(r, &flags, 6, version) {
         Some(Bytes::copy_from_slice(r.binary()?))
@@ -139,10 +135,7 @@ pub(super) fn topic_name(text: &str) -> Result<TopicName, Violation> {
 }
 
 /// CONNACK.
-pub(super) fn connack(
-    r: &mut Reader<'_>,
-    version: ProtocolVersion,
-) -> Result<ConnAck, Violation> {
+pub(super) fn connack(r: &mut Reader<'_>, version: ProtocolVersion) -> Result<ConnAck, Violation> {
     let flags = r.u8()?;
     // 3.1 has no Session Present and says nothing of this byte.
     let flags = if version == ProtocolVersion::V3_1 { 0 } else { flags };

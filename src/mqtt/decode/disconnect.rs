@@ -11,10 +11,8 @@ pub(super) fn disconnect(
     version: ProtocolVersion,
     side: Side,
 ) -> Result<Disconnect, Violation> {
-    let mut disconnect = Disconnect {
-        reason: ReasonCode::Success,
-        properties: DisconnectProperties::default(),
-    };
+    let mut disconnect =
+        Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
     if !version.is_v5() || r.is_empty() {
         return Ok(disconnect);
     }
@@ -81,11 +79,8 @@ fn may_disconnect(reason: ReasonCode, side: Side) -> bool {
 
 pub(super) fn auth(r: &mut Reader<'_>, side: Side) -> Result<Auth, Violation> {
     // Success without properties may be written as nothing at all.
-    let (code, properties) = if r.is_empty() {
-        (0, None)
-    } else {
-        (r.u8()?, Some(property::auth(r)?))
-    };
+    let (code, properties) =
+        if r.is_empty() { (0, None) } else { (r.u8()?, Some(property::auth(r)?)) };
     // [MQTT-3.15.2-1]
     let reason = match (ReasonCode::from_u8(code), side) {
         (Some(ReasonCode::ContinueAuthentication), _) => ReasonCode::ContinueAuthentication,

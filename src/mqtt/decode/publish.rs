@@ -18,11 +18,8 @@ pub(super) fn publish(
     let topic = r.name()?;
     // [MQTT-2.2.1-2], [MQTT-2.2.1-3]
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
-    let properties = if version.is_v5() {
-        property::publish(r, side)?
-    } else {
-        PublishProperties::default()
-    };
+    let properties =
+        if version.is_v5() { property::publish(r, side)? } else { PublishProperties::default() };
     let topic = match (topic, version.is_v5()) {
         ("", true) if properties.topic_alias.is_some() => None,
         ("", true) => return Err(Violation::TOPIC_MISSING),

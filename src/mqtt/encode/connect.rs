@@ -40,9 +40,10 @@ pub(super) fn connect<S: Sink>(connect: &Connect, s: &mut S) -> Result<(), Encod
 }
 
 fn flags(connect: &Connect) -> u8 {
-    let will = connect.will.as_ref().map_or(0, |will| {
-        0b0000_0100 | (will.qos as u8) << 3 | u8::from(will.retain) << 5
-    });
+    let will = connect
+        .will
+        .as_ref()
+        .map_or(0, |will| 0b0000_0100 | (will.qos as u8) << 3 | u8::from(will.retain) << 5);
     u8::from(connect.clean_start) << 1
         | will
         | u8::from(connect.password.is_some()) << 6
