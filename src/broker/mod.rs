@@ -1,41 +1,162 @@
 //! The core: a value that turns inputs into outputs.
 //!
-//! No async, no lock, no channel, no clock, no file and no randomness of the system's in here.
+//! No async, no lock, no channel, no clock, no file and no randomness of the system's in here:
+//! time comes with each input, a seed at the start. The shell hands it what happened
+//! ([`Broker::handle`]), ends the round ([`Broker::finish_round`]), does what it is asked
+//! ([`Broker::poll_output`]) and comes back when something is due ([`Broker::poll_timeout`]).
+//! A simulation does the same, and the same history gives the same bytes.
+//!
+//! The line is in [`publish`]: `accept` walks a PUBLISH from received to conforming and puts it
+//! into the open batch; `release` resumes it when the batch is on disk.
 
+mod acknowledge;
+mod connect;
+mod connection;
 mod counters;
+mod deliver;
+mod disconnect;
+mod effect;
 mod input;
+mod ledger;
 mod output;
+mod publish;
+mod record;
+mod settings;
+mod subscribe;
+mod timeout;
+mod will;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram};
 pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
+pub use settings::{Backlog, Settings};
 
+use connection::{Connection, Session};
+use effect::Effect;
+use ledger::{Closed, Ledger};
+
+use crate::evidence::{DecisionIds, Synced};
+use crate::identity::Identity;
+use crate::limits::Limits;
+use crate::mqtt::{ClientId, Packet};
+use crate::routing::{Interest, Retained, SessionKey, SubscriptionTree};
+use crate::session::{Arrival, Phase, Timers, Verdict};
 use crate::time::{Instant, Now};
 
+/// A map whose keys we chose ourselves; nothing may depend on its order.
+type Map<K, V> = HashMap<K, V, FixedState>;
+
 /// One shard of the broker.
-#[derive(Debug, Default)]
 pub struct Broker {
+    settings: Settings,
+    random: ChaCha12Rng,
+    decisions: DecisionIds,
+    limits: Limits,
+    ledger: Ledger,
+    connections: Map<ConnectionId, Connection>,
+    sessions: Map<SessionKey, Session>,
+    /// Which session a client means: no identity can name another's. [`SessionKey`]s are ours.
+    session_keys: BTreeMap<(Identity, ClientId), SessionKey>,
+    next_session: u64,
+    subscriptions: SubscriptionTree,
+    retained: Retained,
+    timers: Timers<ConnectionId, SessionKey>,
+    refusals: record::RefusalCounts,
+    /// Messages and bytes in all queues.
+    queued: (u64, u64),
     outputs: VecDeque<Output>,
     counters: Counters,
+    /// Kept between calls for its memory.
+    interests: Vec<Interest>,
+    stopping: bool,
 }
 
 impl Broker {
+    /// A broker that begins at `now`. Its first batch says so: `start`, `config`, `policy` and
+    /// `schema` entries.
+    pub fn new(settings: Settings, now: Now) -> Self {
+        let mut random = ChaCha12Rng::from_seed(settings.seed);
+        let mut broker = Self {
+            decisions: DecisionIds::new(random.next_u64(), settings.shard),
+            random,
+            limits: Limits::new(settings.limits.clone()),
+            ledger: Ledger::new(settings.shard),
+            connections: Map::default(),
+            sessions: Map::default(),
+            session_keys: BTreeMap::new(),
+            next_session: 0,
+            subscriptions: SubscriptionTree::default(),
+            retained: Retained::default(),
+            timers: Timers::new(),
+            refusals: record::RefusalCounts::default(),
+            queued: (0, 0),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            interests: Vec::new(),
+            stopping: false,
+            settings,
+        };
+        broker.record_start(now);
+        broker.timers.set(now.instant.after(timeout::RETAINED_WALK), timeout::RETAINED);
+        broker
+    }
+
     /// Lets `input` happen at `now`.
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
+        match input {
+            Input::Opened { connection, facts, connect_deadline } => {
+                self.open(now, connection, facts, connect_deadline);
+            }
+            Input::Packets { connection, packets } => {
+                if let Some(known) = self.connections.get_mut(&connection) {
+                    known.last_heard = now.instant;
+                }
+                for packet in packets {
+                    self.handle_packet(now, connection, packet);
+                }
+            }
+            Input::Violated { connection, violation, version } => {
+                if let Some(known) = self.connections.get_mut(&connection) {
+                    known.version = known.version.or(version);
+                }
+                self.violate(now, connection, &violation);
+            }
+            Input::Closed { connection, cause } => self.handle_closed(now, connection, cause),
+            Input::Written { connection, bytes } => self.handle_written(now, connection, bytes),
+            Input::Sequenced(synced) => self.handle_sequenced(now, synced),
+            Input::HandshakeRefused { peer, reason } => {
+                self.handle_handshake_refused(now, peer, reason);
+            }
+            Input::Administered(administration) => self.record_administration(now, administration),
+            Input::Stop => self.stop(now),
+        }
     }
 
-    /// Lets every timer that is due at `now` fire. Call it when [`Self::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
-    }
-
-    /// Ends a round of inputs: closes the open batch and asks for its sequencing. Call it after
-    /// the last `handle` of a round, before draining outputs.
+    /// Ends a round of inputs: asks the shell to bring what was recorded to disk. Call it after
+    /// the last `handle` of a round and before draining outputs: the longer the round, the fewer
+    /// syncs.
     pub fn finish_round(&mut self, now: Now) {
-        let _ = now;
+        // Carrying out effects may record more, which is then part of the next pass.
+        loop {
+            match self.ledger.close() {
+                Closed::Nothing => return,
+                Closed::Sequence(id, batch) => {
+                    self.outputs.push_back(Output::Sequence { id, batch });
+                    return;
+                }
+                Closed::Release(effects) => {
+                    for effect in effects {
+                        self.carry_out(now, effect, None);
+                    }
+                }
+            }
+        }
     }
 
     /// The next thing the shell must do.
@@ -45,16 +166,107 @@ impl Broker {
 
     /// When [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// Whether so much waits for the disk that sockets must not be read now.
     pub fn is_backlogged(&self) -> bool {
-        false
+        let (records, bytes) = self.ledger.waiting();
+        let backlog = self.settings.backlog;
+        records >= backlog.records_max || bytes >= backlog.bytes_max
     }
 
     /// What was counted so far.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&mut self) -> &Counters {
+        self.counters.connections_live = self.connections.len() as u64;
+        self.counters.sessions_live = self.sessions.len() as u64;
+        self.counters.subscriptions_live = self.subscriptions.len() as u64;
+        self.counters.retained_live = self.retained.len() as u64;
         &self.counters
     }
+
+    /// One packet, through the table of phases.
+    fn handle_packet(&mut self, now: Now, id: ConnectionId, packet: Packet) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        match connection.phase.judge(Arrival::of(&packet)) {
+            Verdict::Ignore => return,
+            Verdict::Violation(what) => return self.violate_protocol(now, id, what),
+            Verdict::Handle => {}
+        }
+        match packet {
+            Packet::Connect(connect) => self.handle_connect(now, id, connect),
+            Packet::Publish(publish) => self.accept(now, id, publish),
+            Packet::PubAck(ack) => self.handle_puback(now, id, &ack),
+            Packet::PubRec(ack) => self.handle_pubrec(now, id, &ack),
+            Packet::PubRel(ack) => self.handle_pubrel(id, &ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(now, id, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
+            Packet::PingReq => self.send(id, Packet::PingResp),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
+            // The table has turned these away.
+            Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => {}
+        }
+    }
+
+    /// A batch is on disk: everything that waited for it happens, in order.
+    fn handle_sequenced(&mut self, now: Now, synced: Synced) {
+        for effect in self.ledger.release(&synced) {
+            self.carry_out(now, effect, Some(&synced));
+        }
+    }
+
+    /// Carries out one effect whose batch is on disk. Effects that need to know their place in
+    /// the log come with `synced`, always: they have a record of their own, so
+    /// [`Ledger::close`] never releases them without one.
+    fn carry_out(&mut self, now: Now, effect: Effect, synced: Option<&Synced>) {
+        match (effect, synced) {
+            (Effect::Connected(accepted), Some(synced)) => self.connected(now, *accepted, synced),
+            (Effect::Publish(accepted), Some(synced)) => self.release(now, *accepted, synced),
+            (Effect::Administered { ticket, offset }, Some(synced)) => {
+                let index = synced.first_index() + offset;
+                self.outputs.push_back(Output::Administered { ticket, index });
+            }
+            (Effect::Connected(_) | Effect::Publish(_) | Effect::Administered { .. }, None) => {
+                debug_assert!(false, "an effect with a record was released without its batch")
+            }
+            (Effect::Answer { connection, packet, frees_quota }, _) => {
+                self.answer(connection, packet, frees_quota);
+            }
+            (Effect::Close(connection), _) => {
+                self.outputs.push_back(Output::Close { connection });
+            }
+            (Effect::Subscribed { connection, packet_id, filters }, _) => {
+                self.subscribed(now, connection, packet_id, filters);
+            }
+            (Effect::Unsubscribed { connection, packet_id, filters }, _) => {
+                self.unsubscribed(connection, packet_id, filters);
+            }
+            (Effect::Stopped, _) => self.outputs.push_back(Output::Stopped),
+        }
+    }
+
+    /// Sends `packet` unless the connection is being closed. Packets that say why it is closed
+    /// are sent by effects, which know better.
+    fn send(&mut self, connection: ConnectionId, packet: Packet) {
+        if self.connections.get(&connection).is_some_and(|known| known.phase != Phase::Closing) {
+            self.outputs.push_back(Output::Send { connection, packet });
+        }
+    }
+
+    /// Sends an answer that has waited for its batch.
+    fn answer(&mut self, connection: ConnectionId, packet: Packet, frees_quota: bool) {
+        let Some(known) = self.connections.get_mut(&connection) else { return };
+        if frees_quota {
+            known.unacknowledged = known.unacknowledged.saturating_sub(1);
+        }
+        self.outputs.push_back(Output::Send { connection, packet });
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,16 @@
 //! against a [`Synced`], and a [`Synced`] exists only for bytes that are on disk.
 
 mod batch;
+pub mod checkpoint;
+mod entry;
+pub mod proof;
+mod recorded;
 mod synced;
+pub mod tree;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
+pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
+pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, commitment};
+pub use proof::TlogProof;
+pub use recorded::Recorded;
 pub use synced::Synced;

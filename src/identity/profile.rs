@@ -178,6 +178,15 @@ impl Profile {
         self.kind
     }
 
+    /// The same with another lifetime, in days; `None` if that is 0 or longer than its kind may
+    /// live.
+    pub fn with_validity_days(mut self, days: u32) -> Option<Self> {
+        let is_ca = matches!(self.kind, ProfileKind::Root | ProfileKind::Issuing);
+        let days_max = if is_ca { CA_DAYS_MAX } else { END_ENTITY_DAYS_MAX };
+        self.text.validity_days = days;
+        (1..=days_max).contains(&days).then_some(self)
+    }
+
     /// The lifetime it gives, in days.
     pub fn validity_days(&self) -> u32 {
         self.text.validity_days

@@ -5,7 +5,8 @@
 //! allow is made before the rest is asked for. What needs a session to judge (Packet Identifiers
 //! in use, Topic Aliases, Receive Maximum) is not judged here.
 //!
-//! Invariant: no input makes it panic, and it never asks for more than `packet_bytes_max` bytes.
+//! Invariant: no input makes it panic, and past a fixed header (five bytes) it never asks for more
+//! than `packet_bytes_max`.
 
 mod ack;
 mod connect;
@@ -120,7 +121,12 @@ impl Decoder {
         let total =
             usize::try_from(remaining).map_or(usize::MAX, |n| n.saturating_add(header_bytes));
         if total > self.packet_bytes_max {
-            return Err(Violation::TOO_LARGE);
+            return Err(match self.side {
+                // [MQTT-3.2.2-15]
+                Side::Server => Violation::TOO_LARGE_FOR_SERVER,
+                // [MQTT-3.1.2-24]
+                Side::Client => Violation::TOO_LARGE_FOR_CLIENT,
+            });
         }
         let Some(body) = input.get(header_bytes..total) else {
             return Ok(Decoded::Incomplete { needed: total });
@@ -157,20 +163,11 @@ impl Decoder {
         first: u8,
         body: &[u8],
     ) -> Result<Packet, Violation> {
-        let mut reader = Reader::new(body);
-        let r = &mut reader;
-        if packet_type == PacketType::Connect {
-            let version = connect::protocol(r)?;
-            self.version = Some(version);
-            let connect = connect::connect(r, version)?;
-            r.end()?;
-            self.connected = true;
-            return Ok(Packet::Connect(Box::new(connect)));
-        }
+        let r = &mut Reader::new(body);
+        // Known by now, except to CONNECT, which tells it.
         let version = self.version.unwrap_or(ProtocolVersion::V5);
         let packet = match packet_type {
-            // Returned above.
-            PacketType::Connect => return Err(Violation::SECOND_CONNECT),
+            PacketType::Connect => self.connect(r)?,
             PacketType::ConnAck => Packet::ConnAck(Box::new(connect::connack(r, version)?)),
             PacketType::Publish => {
                 Packet::Publish(Box::new(publish::publish(r, first, version, self.side)?))
@@ -194,5 +191,13 @@ impl Decoder {
         };
         r.end()?;
         Ok(packet)
+    }
+
+    fn connect(&mut self, r: &mut Reader<'_>) -> Result<Packet, Violation> {
+        let version = connect::protocol(r)?;
+        self.version = Some(version);
+        let connect = connect::connect(r, version)?;
+        self.connected = true;
+        Ok(Packet::Connect(Box::new(connect)))
     }
 }

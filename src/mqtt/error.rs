@@ -47,9 +47,10 @@ impl Violation {
     pub(super) const SECOND_CONNECT: Self = Self::protocol("second CONNECT").by("MQTT-3.1.0-2");
     pub(super) const NOT_FOR_A_SERVER: Self = Self::protocol("packet that only a server sends");
     pub(super) const NOT_FOR_A_CLIENT: Self = Self::protocol("packet that only a client sends");
-    pub(super) const TOO_LARGE: Self = Self::protocol("packet larger than Maximum Packet Size")
-        .because(ReasonCode::PacketTooLarge)
-        .by("MQTT-3.2.2-15");
+    const TOO_LARGE: Self = Self::protocol("packet larger than Maximum Packet Size")
+        .because(ReasonCode::PacketTooLarge);
+    pub(super) const TOO_LARGE_FOR_SERVER: Self = Self::TOO_LARGE.by("MQTT-3.2.2-15");
+    pub(super) const TOO_LARGE_FOR_CLIENT: Self = Self::TOO_LARGE.by("MQTT-3.1.2-24");
     pub(super) const FLAGS: Self =
         Self::malformed("reserved fixed header flags").by("MQTT-2.1.3-1");
     pub(super) const FLAGS_PUBREL: Self = Self::malformed("PUBREL flags").by("MQTT-3.6.1-1");

@@ -29,8 +29,8 @@ impl<'a> Reader<'a> {
     }
 
     /// All that is left.
-    pub(super) const fn remainder(&mut self) -> &'a [u8] {
-        std::mem::replace(&mut self.rest, &[])
+    pub(super) fn remainder(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
     }
 
     pub(super) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Violation> {
@@ -110,7 +110,7 @@ pub(super) fn parse_variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Viola
     for (index, &byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7F) << (7 * index);
         if byte & 0x80 == 0 {
-            // [MQTT-1.5.5-1] A last byte of zero adds nothing, so the one before could have ended it.
+            // [MQTT-1.5.5-1] A last byte of zero adds nothing: the one before could have ended it.
             if byte == 0 && index > 0 {
                 return Err(Violation::VARIABLE_NOT_MINIMAL);
             }

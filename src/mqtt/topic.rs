@@ -188,3 +188,149 @@ impl fmt::Display for TopicFilter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::parse(text).unwrap()
+    }
+
+    fn filter(text: &str) -> TopicFilter {
+        TopicFilter::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_and_filters_have_one_to_65535_bytes_and_no_null() {
+        let long = "é".repeat(32_767) + "a";
+        assert_eq!(long.len(), 65_535);
+        assert!(TopicName::parse(&long).is_ok());
+        assert!(TopicFilter::parse(&long).is_ok());
+        for (text, error) in [
+            ("", TopicError::Empty),
+            ("a\0b", TopicError::Null),
+            (&*(long.clone() + "a"), TopicError::TooLong),
+        ] {
+            assert_eq!(TopicName::parse(text), Err(error));
+            assert_eq!(TopicFilter::parse(text), Err(error));
+        }
+    }
+
+    #[test]
+    fn names_have_no_wildcards() {
+        for text in ["+", "#", "a/+", "a/b#c"] {
+            assert_eq!(TopicName::parse(text), Err(TopicError::WildcardInName));
+        }
+        for text in ["/", "//", " ", "$SYS/a", "$share/g/t", "a/b/"] {
+            assert_eq!(name(text).as_str(), text);
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_alone_in_their_level() {
+        for text in ["#", "+", "a/#", "+/+", "/+", "+/#", "a/+/b", "//#"] {
+            assert_eq!(filter(text).as_str(), text);
+        }
+        for text in ["a#", "#/a", "a/#/b", "##", "+#", "a/b#"] {
+            assert_eq!(TopicFilter::parse(text), Err(TopicError::MultiLevelWildcard), "{text}");
+        }
+        for text in ["a+", "+a", "++", "a/b+/c"] {
+            assert_eq!(TopicFilter::parse(text), Err(TopicError::SingleLevelWildcard), "{text}");
+        }
+    }
+
+    #[test]
+    fn shared_subscriptions_lose_their_prefix() {
+        let shared = filter("$share/group/a/+/#");
+        assert_eq!(shared.share().unwrap().as_str(), "group");
+        assert_eq!(shared.as_str(), "a/+/#");
+        assert_eq!(shared.to_string(), "$share/group/a/+/#");
+        assert!(shared.matches(&name("a/b/c")));
+        assert!(!shared.matches(&name("$share/group/a/b/c")));
+        assert_eq!(filter("$share/g//a").as_str(), "/a");
+        assert_eq!(filter("$shared/g/a").share(), None);
+        for text in
+            ["$share", "$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/a#/b"]
+        {
+            assert_eq!(TopicFilter::parse(text), Err(TopicError::Share), "{text}");
+        }
+        assert_eq!(TopicFilter::parse("$share/g/a#"), Err(TopicError::MultiLevelWildcard));
+    }
+
+    #[test]
+    fn the_examples_of_the_specification_match() {
+        for (text, yes, no) in [
+            (
+                "sport/tennis/player1/#",
+                &["sport/tennis/player1", "sport/tennis/player1/ranking/x"][..],
+                &["sport/tennis/player12", "sport/tennis"][..],
+            ),
+            ("sport/#", &["sport", "sport/"], &["sports"]),
+            ("sport/tennis/+", &["sport/tennis/player1"], &["sport/tennis/player1/ranking"]),
+            ("sport/+", &["sport/"], &["sport"]),
+            ("+/+", &["/finance"], &["finance", "//finance"]),
+            ("/+", &["/finance"], &["finance"]),
+            ("+", &["finance"], &["/finance", "$SYS"]),
+            ("#", &["a", "/", "a/b/"], &["$SYS", "$SYS/monitor"]),
+            ("+/monitor/Clients", &["a/monitor/Clients"], &["$SYS/monitor/Clients"]),
+            ("$SYS/#", &["$SYS", "$SYS/monitor"], &["SYS"]),
+            ("$SYS/monitor/+", &["$SYS/monitor/Clients"], &[]),
+            ("ACCOUNTS", &["ACCOUNTS"], &["Accounts", "ACCOUNTS/"]),
+        ] {
+            for topic in yes {
+                assert!(filter(text).matches(&name(topic)), "{text} and {topic}");
+            }
+            for topic in no {
+                assert!(!filter(text).matches(&name(topic)), "{text} and {topic}");
+            }
+        }
+    }
+
+    /// The rules of section 4.7 once more, by recursion over whole level lists.
+    fn model(filter: &[&str], name: &[&str], first: bool) -> bool {
+        let wild_allowed = !(first && name.first().is_some_and(|level| level.starts_with('$')));
+        match (filter, name) {
+            ([], []) => true,
+            (["#"], _) => wild_allowed,
+            (["+", filter @ ..], [_, name @ ..]) => wild_allowed && model(filter, name, false),
+            ([want, filter @ ..], [level, name @ ..]) => {
+                want == level && model(filter, name, false)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matches_as_the_model_does(
+            name in vec(select(&["a", "b", "", "$", "$a"][..]), 1..5),
+            filter in vec(select(&["a", "b", "", "$", "$a", "+", "+", "#"][..]), 1..5),
+        ) {
+            let (topic, text) = (name.join("/"), filter.join("/"));
+            let (Ok(topic), Ok(parsed)) = (TopicName::parse(&topic), TopicFilter::parse(&text))
+            else {
+                return Ok(());
+            };
+            prop_assert_eq!(parsed.matches(&topic), model(&filter, &name, true));
+        }
+
+        #[test]
+        fn a_parsed_filter_prints_as_it_was_written(
+            text in "[a+#/$]{0,6}|\\$share/[a+/]{0,3}/[a+#/]{0,3}",
+        ) {
+            if let Ok(parsed) = TopicFilter::parse(&text) {
+                prop_assert_eq!(parsed.to_string(), text.clone());
+                prop_assert_eq!(TopicFilter::parse(&parsed.to_string()), Ok(parsed));
+            }
+            if let Ok(name) = TopicName::parse(&text) {
+                prop_assert!(TopicFilter::parse("#").unwrap().matches(&name) != name.is_dollar());
+                prop_assert_eq!(name.levels().count(), text.split('/').count());
+            }
+        }
+    }
+}

@@ -225,7 +225,8 @@ fn c01_a_wildcard_as_client_id_reaches_nothing() {
 fn c01_a_client_id_in_a_topic_must_be_bound_to_the_identity() {
     let rule = |binding: &str| {
         format!(
-            "version=1\n[[permit]]\nid='a'\nwho=['device']\n{binding}\nsubscribe=['x/${{client_id}}']"
+            "version=1\n[[permit]]\nid='a'\nwho=['device']\n{binding}\n\
+             subscribe=['x/${{client_id}}']"
         )
     };
     assert!(wrong(&rule("")).contains("does not bind"));
@@ -272,8 +273,10 @@ fn forbid_wins_and_subscribe_speaks_for_receive() {
 fn qos_retain_and_clearing_have_permissions_of_their_own() {
     let rules = policy(
         "[[permit]]\nid='low'\nwho=['device']\npublish=['t']\nqos_max=0\nschema='opaque'\n\
-         [[permit]]\nid='kept'\nwho=['device']\npublish=['t']\nqos_max=1\nretain=true\nschema='none'\n\
-         [[permit]]\nid='wipe'\nwho=['device']\npublish=['w']\nclear_retained=true\nv3_refusal='drop'",
+         [[permit]]\nid='kept'\nwho=['device']\npublish=['t']\nqos_max=1\nretain=true\n\
+         schema='none'\n\
+         [[permit]]\nid='wipe'\nwho=['device']\npublish=['w']\nclear_retained=true\n\
+         v3_refusal='drop'",
     );
     let author = author("device/d", "d");
     let ask = |topic: &str, qos, retain, payload: &str| {

@@ -1,3 +1,291 @@
-//! The shell: what touches sockets, TLS and the clock, around a core that touches none of them.
+//! The shell: what touches sockets, TLS, threads and the clock, around a core that touches none
+//! of them.
+//!
+//! ```text
+//! acceptor thread        shard thread(s)                       writer thread
+//! accept, bounds, TLS ─► connection tasks ─► Broker ─ batch ─► write, fdatasync
+//!                          ▲                   │ ▲                  │
+//!                          └──── one write ◄───┘ └───── Synced ◄────┘
+//! ```
+//!
+//! A [`Server`] runs until it is asked to stop or has a [`Fault`]. It decides nothing about
+//! messages: that is the core's. Invariants: a shard is handed only connections that have an
+//! identity, and nothing leaves a shard that its core did not ask for.
 
+pub mod admin;
+mod clock;
+mod connection;
+mod handle;
+mod handshake;
+mod link;
+mod listener;
+mod message;
+mod options;
+mod shard;
+mod shutdown;
+mod socket;
+#[cfg(test)]
+mod testing;
 pub mod tls;
+mod writing;
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+pub use clock::Clock;
+pub use handle::{Handle, NotServing};
+pub use listener::HandshakeStats;
+pub use message::ShardSnapshot;
+pub use options::{AdmitAddress, Bounds, MakeBroker, MetricsOptions, ServerOptions};
+pub use shutdown::{Fault, Stopper, raise_open_files};
+pub use writing::{
+    RunningWriter, StartWriter, Submit, Submitted, SyncDurations, WriterEvents, WriterStats,
+};
+
+use listener::AcceptorParts;
+use message::Shards;
+use shard::ShardParts;
+use shutdown::{Ended, FaultSender, panic_message};
+
+/// A server; see [`Server::start`].
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that runs. Dropping it does not stop it: call [`Self::stop`] and [`Self::wait`].
+pub struct Running {
+    local_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
+    handle: Handle,
+    ended: Receiver<Ended>,
+    shards: Vec<JoinHandle<()>>,
+    acceptor: JoinHandle<()>,
+    stop_writer: Box<dyn FnOnce() -> Result<(), Fault> + Send>,
+}
+
+impl Server {
+    /// Binds the listener, starts the writer and the shards, then accepts. When it returns,
+    /// clients may come.
+    ///
+    /// # Errors
+    /// If an address cannot be used, a thread or a runtime not be started, or the writer not.
+    pub fn start(options: ServerOptions) -> Result<Running, Fault> {
+        let ServerOptions { shards: count, bounds, broker, clock, .. } = options;
+        let (faults, ended) = FaultSender::channel();
+        let (shards, messages) = Shards::channels(count);
+        let stopper = Stopper::new(shards.clone());
+        let handshakes = Arc::new(HandshakeStats::default());
+        let parts = AcceptorParts {
+            tls: options.tls,
+            issuers: options.issuers,
+            admit_address: options.admit_address,
+            bounds,
+            clock,
+            shards: shards.clone(),
+            stats: Arc::clone(&handshakes),
+        };
+        let acceptor = Acceptor {
+            listen: options.listen,
+            metrics: options.metrics,
+            handle_signals: options.handle_signals,
+            stopper: stopper.clone(),
+            parts,
+        };
+        let (acceptor, bound, go) = acceptor.spawn(&faults)?;
+        let events = writing::WriterEvents { shards: shards.clone(), faults: faults.clone() };
+        let writer = (options.writer)(events)?;
+        let mut threads = Vec::new();
+        for (number, messages) in (0..).zip(messages) {
+            let parts = ShardParts {
+                number,
+                clock,
+                bounds,
+                broker: Arc::clone(&broker),
+                messages,
+                submit: Arc::clone(&writer.submit),
+                faults: faults.clone(),
+            };
+            threads.push(spawn("avow-shard", &faults, move || shard::run(parts))?);
+        }
+        let handle = Handle::new(shards, stopper, faults, writer.stats, handshakes);
+        // The acceptor waits for this before its first accept.
+        let _ = go.send(handle.clone());
+        Ok(Running {
+            local_addr: bound.listen,
+            metrics_addr: bound.metrics,
+            handle,
+            ended,
+            shards: threads,
+            acceptor,
+            stop_writer: writer.stop,
+        })
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where it serves `/metrics` and `/healthz`, if it does.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// A way to ask and tell the server from anywhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Asks the server to stop.
+    pub fn stop(&self) {
+        self.handle.stopper().stop();
+    }
+
+    /// Returns when the server has stopped as it was asked to: every session's end is on disk and
+    /// the last checkpoint is published.
+    ///
+    /// # Errors
+    /// Whatever [`Fault`] ended it. Exit at once then, with [`Fault::exit_code`]: threads may still
+    /// run, and nothing that is not on disk was acknowledged.
+    pub fn wait(self) -> Result<(), Fault> {
+        let Self { handle, ended, shards, acceptor, stop_writer, .. } = self;
+        for _ in 0..shards.len() {
+            match ended.recv() {
+                Ok(Ended::Shard) => {}
+                Ok(Ended::Fault(fault)) => {
+                    handle.stopper().stop();
+                    return Err(fault);
+                }
+                // The handle holds a sender, so this does not happen.
+                Err(_) => break,
+            }
+        }
+        for shard in shards {
+            // Its panics were caught and told.
+            let _ = shard.join();
+        }
+        stop_writer()?;
+        let _ = acceptor.join();
+        Ok(())
+    }
+}
+
+/// What the acceptor's thread is made of.
+struct Acceptor {
+    listen: SocketAddr,
+    metrics: Option<MetricsOptions>,
+    handle_signals: bool,
+    stopper: Stopper,
+    parts: AcceptorParts,
+}
+
+/// Addresses as they were bound.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+}
+
+type Go = tokio::sync::oneshot::Sender<Handle>;
+
+impl Acceptor {
+    /// Starts the thread and waits until it has bound its addresses. It accepts once it is told
+    /// to go.
+    fn spawn(self, faults: &FaultSender) -> Result<(JoinHandle<()>, Bound, Go), Fault> {
+        if let Some(metrics) = self.metrics
+            && !(metrics.allow_non_loopback || metrics.listen.ip().is_loopback())
+        {
+            return Err(Fault::MetricsExposed(metrics.listen));
+        }
+        let (go, told) = tokio::sync::oneshot::channel();
+        let (bound_sender, bound) = sync_channel(1);
+        let thread = spawn("avow-acceptor", faults, move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(tokio::runtime::LocalOptions::default())
+                .map_err(Fault::system("start the acceptor's runtime"));
+            match runtime {
+                Ok(runtime) => runtime.block_on(self.run(&bound_sender, told)),
+                Err(fault) => {
+                    let _ = bound_sender.send(Err(fault));
+                }
+            }
+        })?;
+        let bound = bound.recv().unwrap_or_else(|_| {
+            let message = "it ended before it was bound".to_owned();
+            Err(Fault::ThreadPanicked { thread: "avow-acceptor", message })
+        })?;
+        Ok((thread, bound, go))
+    }
+
+    async fn run(
+        self,
+        bound_sender: &std::sync::mpsc::SyncSender<Result<Bound, Fault>>,
+        told: tokio::sync::oneshot::Receiver<Handle>,
+    ) {
+        let bound = async {
+            let (listener, listen) = bind(self.listen).await?;
+            let metrics = match self.metrics {
+                Some(metrics) => Some(bind(metrics.listen).await?),
+                None => None,
+            };
+            Ok((listener, listen, metrics))
+        };
+        let (listener, listen, metrics) = match bound.await {
+            Ok(bound) => bound,
+            Err(fault) => {
+                let _ = bound_sender.send(Err(fault));
+                return;
+            }
+        };
+        let metrics_addr = metrics.as_ref().map(|(_, address)| *address);
+        let _ = bound_sender.send(Ok(Bound { listen, metrics: metrics_addr }));
+        // An error means that the start failed after this: nobody to serve.
+        let Ok(handle) = told.await else { return };
+        if self.handle_signals {
+            drop(tokio::task::spawn_local(shutdown::stop_at_signal(self.stopper.clone())));
+        }
+        let serving = metrics.map(|(listener, _)| {
+            let stopper = self.stopper.clone();
+            let stopped = async move { stopper.stopped().await };
+            let source = handle.health_source();
+            tokio::task::spawn_local(crate::telemetry::serve(listener, source, stopped))
+        });
+        listener::accept(listener, self.parts, self.stopper).await;
+        drop(serving);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server's listening sockets")]
+async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Fault> {
+    let failed = |source| Fault::Listen { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Starts a thread whose panic is a fault.
+fn spawn(
+    name: &'static str,
+    faults: &FaultSender,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Fault> {
+    let faults = faults.clone();
+    let guarded = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            let message = panic_message(&*panic);
+            faults.send(Fault::ThreadPanicked { thread: name, message });
+        }
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(guarded)
+        .map_err(Fault::system("start a thread"))
+}
+
+#[cfg(test)]
+mod tests;

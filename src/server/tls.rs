@@ -133,7 +133,7 @@ pub fn server_config(
     server_config_at(chain, key, issuers, Arc::new(DefaultTimeProvider))
 }
 
-fn server_config_at(
+pub(super) fn server_config_at(
     chain: Pem<'_>,
     key: Pem<'_>,
     issuers: Arc<Issuers>,
@@ -172,7 +172,7 @@ pub fn client_config(
     client_config_at(ca, Some((chain, key)), &VERSIONS, time).map(Arc::new)
 }
 
-fn client_config_at(
+pub(super) fn client_config_at(
     ca: Pem<'_>,
     credential: Option<(Pem<'_>, Pem<'_>)>,
     versions: &[&'static SupportedProtocolVersion],

@@ -31,7 +31,8 @@ pub struct Located<P> {
 /// Every problem of a load; at least one.
 #[derive(Clone, Debug)]
 pub struct SourceErrors<P> {
-    first: Located<P>,
+    /// Boxed, so that results that carry it stay small.
+    first: Box<Located<P>>,
     rest: Vec<Located<P>>,
 }
 
@@ -65,7 +66,7 @@ impl<P> Located<P> {
 impl<P> SourceErrors<P> {
     /// The problems, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Located<P>> {
-        std::iter::once(&self.first).chain(&self.rest)
+        std::iter::once(&*self.first).chain(&self.rest)
     }
 
     /// How many; at least one, at most [`PROBLEMS_MAX`].
@@ -171,7 +172,7 @@ impl<P> Problems<P> {
         let mut found = self.found.into_iter();
         match found.next() {
             None => Ok(value),
-            Some(first) => Err(SourceErrors { first, rest: found.collect() }),
+            Some(first) => Err(SourceErrors { first: Box::new(first), rest: found.collect() }),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What we encode we decode to the same packet, from any number of bytes at a time; no bytes
 //! panic.
 
-use avow::mqtt::{Decoded, Decoder, Packet, PacketId, QoS, encode_publish};
+use avow::mqtt::{
+    Decoded, Decoder, Packet, PacketId, ProtocolVersion, PublishProperties, QoS, encode_publish,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -77,6 +79,34 @@ proptest! {
         let alone = encoded(&Packet::Publish(publish), version);
         prop_assert_eq!(once.len(), alone.len());
         prop_assert_eq!(&copy[1..], &alone[..]);
+    }
+
+    #[test]
+    fn a18_a_property_taken_from_a_publisher_reaches_a_subscriber_of_any_version(
+        packet in packets::from_client(ProtocolVersion::V5),
+        identifier in 1_u32..=268_435_455,
+    ) {
+        let Packet::Publish(mut publish) = packet else { return Ok(()) };
+        let Some(topic) = publish.topic.clone() else { return Ok(()) };
+        publish.properties.topic_alias = None;
+        publish.properties.subscription_identifiers = vec![identifier];
+        for version in VERSIONS {
+            let mut out = Vec::new();
+            encode_publish(&publish, version).unwrap().write_to(publish.dup, None, &mut out);
+            let mut subscriber = Decoder::client(version, PACKET_BYTES_MAX);
+            let (Packet::Publish(received), len) = whole(&mut subscriber, &out) else {
+                panic!("no PUBLISH")
+            };
+            prop_assert_eq!(len, out.len());
+            prop_assert_eq!(received.topic.as_ref(), Some(&topic));
+            prop_assert_eq!(&received.payload, &publish.payload);
+            let carried = if version.is_v5() {
+                publish.properties.clone()
+            } else {
+                PublishProperties::default()
+            };
+            prop_assert_eq!(received.properties, carried);
+        }
     }
 
     #[test]

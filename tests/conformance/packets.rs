@@ -129,7 +129,8 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn topic() -> impl Strategy<Value = TopicName> {
-    letters(&['a', 'b', '0', 'é', '/', '$'], 1..9).prop_map(|text| TopicName::parse(&text).unwrap())
+    let text = letters(&['a', 'b', '0', 'é', '/', '$'], 1..9);
+    text.prop_map(|text| TopicName::parse(&text).unwrap())
 }
 
 fn letters(alphabet: &'static [char], len: std::ops::Range<usize>) -> BoxedStrategy<String> {

@@ -1,0 +1,58 @@
+//! What clients acknowledge: PUBACK, PUBREC, PUBREL, PUBCOMP (section 4.3).
+//!
+//! No evidence of its own: a subscriber's acknowledgement is unsigned and proves nothing.
+
+use super::Broker;
+use super::input::ConnectionId;
+use crate::mqtt::{Ack, Packet, ReasonCode};
+use crate::session::Acknowledged;
+use crate::time::Now;
+
+impl Broker {
+    /// A QoS 1 delivery is done.
+    pub(super) fn handle_puback(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
+        let Some(key) = self.session_of(id) else { return };
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.outbound.handle_puback(ack.packet_id);
+        }
+        self.pump(now, key);
+    }
+
+    /// A QoS 2 delivery has arrived, or was refused.
+    pub(super) fn handle_pubrec(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let reason = match session.outbound.handle_pubrec(ack.packet_id, ack.reason) {
+            Acknowledged::Release => ReasonCode::Success,
+            Acknowledged::Done => return self.pump(now, key),
+            // Answered, so that the client can forget the identifier too.
+            Acknowledged::Unknown if ack.reason.is_error() => return,
+            Acknowledged::Unknown => ReasonCode::PacketIdentifierNotFound,
+        };
+        self.send(id, Packet::PubRel(Ack::new(ack.packet_id, reason)));
+    }
+
+    /// The client releases the identifier of a QoS 2 PUBLISH. [MQTT-4.3.3-11]
+    pub(super) fn handle_pubrel(&mut self, id: ConnectionId, ack: &Ack) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let reason = if session.inbound.release(ack.packet_id) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
+            }
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        self.send(id, Packet::PubComp(Ack::new(ack.packet_id, reason)));
+    }
+
+    /// A QoS 2 delivery is done.
+    pub(super) fn handle_pubcomp(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
+        let Some(key) = self.session_of(id) else { return };
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.outbound.handle_pubcomp(ack.packet_id);
+        }
+        self.pump(now, key);
+    }
+}

@@ -1,0 +1,354 @@
+//! CONNECT: decided and recorded, then, when its entry is on disk, a session and CONNACK
+//! (sections 3.1 and 3.2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::rand_core::RngCore as _;
+
+use super::connection::{Connection, Session};
+use super::disconnect::Ending;
+use super::effect::{AcceptedConnect, Effect, Granted};
+use super::input::{ConnectionFacts, ConnectionId};
+use super::output::{EventKind, Output};
+use super::record::refusal_fields;
+use super::{Broker, timeout};
+use crate::evidence::{EntryType, EntryWriter, Synced};
+use crate::mqtt::{
+    ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
+};
+use crate::refusal::{Refusal, Refused};
+use crate::routing::SessionKey;
+use crate::session::{Aliases, Author, Inbound, Outbound, Phase, Timer};
+use crate::time::{Instant, Now};
+
+impl Broker {
+    /// A handshake is done.
+    pub(super) fn open(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        facts: Arc<ConnectionFacts>,
+        connect_deadline: Instant,
+    ) {
+        self.timers.set(connect_deadline, Timer::ConnectDeadline(id));
+        self.timers
+            .set(timeout::certificate_check(now, facts.not_after), Timer::CertificateEnd(id));
+        self.connections.insert(id, Connection::new(facts, now.instant));
+        self.outputs.push_back(Output::Resume { connection: id });
+    }
+
+    /// Decides a CONNECT: client id rule, policy for the Will, limits.
+    pub(super) fn handle_connect(&mut self, now: Now, id: ConnectionId, connect: Box<Connect>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.phase = Phase::Connecting;
+        connection.version = Some(connect.version);
+        connection.wants_reasons = connect.properties.request_problem_information.unwrap_or(true);
+        connection.packet_bytes_max =
+            connect.properties.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
+        let identity = connection.facts.identity.clone();
+        let assigned = connect.client_id.as_str().is_empty();
+        let client_id = match assigned {
+            // Begins with the identity's name, as the shipped client id rule wants it.
+            true => ClientId::new(&format!("{}-{:016x}", identity.name(), self.random.next_u64())),
+            false => connect.client_id.clone(),
+        };
+        let author = Author::new(identity, client_id, connect.version);
+        let holds_place = match self.check_connect(&author, &connect) {
+            Ok(holds_place) => holds_place,
+            Err(refused) => return self.refuse_connect(now, id, &author, &connect, &refused),
+        };
+        let granted = self.grant(&connect);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.author = Some(author.clone());
+        }
+        let decision = self.decide();
+        let offset = self.record_connect(now, id, &author, &connect, &granted, &decision);
+        self.tell(EventKind::Connected, &decision, id, None, None);
+        let will = connect.will.clone();
+        self.ledger.wait(Effect::Connected(Box::new(AcceptedConnect {
+            connection: id,
+            author,
+            connect,
+            will,
+            assigned,
+            holds_place,
+            granted,
+            offset,
+        })));
+    }
+
+    /// All that can refuse a CONNECT. True: a place among the identity's sessions is held for it.
+    fn check_connect(&mut self, author: &Author, connect: &Connect) -> Result<bool, Refused> {
+        let bounds = &self.settings.bounds;
+        // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
+        let empty_refused = match connect.version {
+            ProtocolVersion::V3_1 => true,
+            ProtocolVersion::V3_1_1 => !connect.clean_start,
+            ProtocolVersion::V5 => false,
+        };
+        let client_id = connect.client_id.as_str();
+        if (client_id.is_empty() && empty_refused)
+            || client_id.len() > usize::from(bounds.client_id_bytes_max)
+        {
+            return Err(Refusal::ClientIdInvalid.into());
+        }
+        self.settings.policy.may_use_client_id(author.identity(), author.client_id())?;
+        if connect.properties.authentication_method.is_some() {
+            // [MQTT-4.12.0-1]: certificates are the only credential of this listener.
+            return Err(Refusal::AuthenticationMethod.into());
+        }
+        if connect.properties.user_properties.len() > bounds.user_properties_max as usize {
+            return Err(Refusal::UserPropertyCount.into());
+        }
+        if let Some(will) = &connect.will {
+            self.judge_will(author, will)?;
+        }
+        let key = (author.identity().clone(), author.client_id().clone());
+        if self.session_keys.contains_key(&key) {
+            return Ok(false);
+        }
+        if self.sessions.len() >= bounds.sessions_total_max as usize {
+            return Err(Refusal::SessionCount.into());
+        }
+        self.limits.open_session(author.identity())?;
+        Ok(true)
+    }
+
+    /// What of the client's wishes is granted.
+    fn grant(&self, connect: &Connect) -> Granted {
+        let bounds = &self.settings.bounds;
+        let wish = match (connect.version.is_v5(), connect.clean_start) {
+            (true, _) => connect.properties.session_expiry_seconds.unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => u32::MAX,
+        };
+        let asked = connect.keep_alive_seconds;
+        let (least, most) = (bounds.keep_alive_seconds_min, bounds.keep_alive_seconds_max);
+        let (keep_alive_seconds, server_keep_alive) = if connect.version.is_v5() {
+            let kept = if asked == 0 { most } else { asked.clamp(least, most) };
+            (u32::from(kept), (kept != asked).then_some(kept))
+        } else if asked == 0 {
+            // 3.x cannot be told another value: one and a half times this is the idle limit.
+            (bounds.idle_seconds_max / 3 * 2, None)
+        } else {
+            (u32::from(asked), None)
+        };
+        Granted {
+            session_expiry_seconds: wish.min(bounds.session_expiry_seconds_max),
+            keep_alive_seconds,
+            server_keep_alive,
+        }
+    }
+
+    fn record_connect(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        author: &Author,
+        connect: &Connect,
+        granted: &Granted,
+        decision: &str,
+    ) -> u64 {
+        let Some(facts) = self.connections.get(&id).map(|known| Arc::clone(&known.facts)) else {
+            return 0;
+        };
+        self.record(now, EntryType::Connect, decision, |entry| {
+            let entry = Self::allow(connect_fields(entry, author, &facts))
+                .flag("clean", connect.clean_start)
+                .number("keepalive", granted.keep_alive_seconds.into())
+                .number("expiry", granted.session_expiry_seconds.into());
+            Self::will_fields(entry, connect.will.as_ref())
+        })
+    }
+
+    fn refuse_connect(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        author: &Author,
+        connect: &Connect,
+        refused: &Refused,
+    ) {
+        self.counters.connects_refused += 1;
+        self.counters.refuse(refused.refusal);
+        let Some(facts) = self.connections.get(&id).map(|known| Arc::clone(&known.facts)) else {
+            return;
+        };
+        let decision = self.decide();
+        self.record(now, EntryType::ConnectRefused, &decision, |entry| {
+            let entry = refusal_fields(connect_fields(entry, author, &facts), refused);
+            Self::will_fields(entry, connect.will.as_ref())
+        });
+        self.tell(EventKind::ConnectRefused, &decision, id, None, Some(refused));
+        let reason = refused.refusal.reason_code();
+        let reason_string = self.reason_string(id, &decision, refused.refusal);
+        self.reject(id, reason, reason_string);
+    }
+
+    /// Refuses before CONNACK: CONNACK with a code, then the close.
+    pub(super) fn reject(
+        &mut self,
+        id: ConnectionId,
+        reason: ReasonCode,
+        reason_string: Option<String>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.phase = Phase::Closing;
+        if connection.version.is_some() {
+            let properties = ConnAckProperties { reason_string, ..Default::default() };
+            let packet =
+                Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties }));
+            self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: false });
+        }
+        self.ledger.wait(Effect::Close(id));
+    }
+
+    /// The entry is on disk: the session is made or resumed, and CONNACK leaves.
+    pub(super) fn connected(&mut self, now: Now, accepted: AcceptedConnect, synced: &Synced) {
+        let id = accepted.connection;
+        let index = synced.first_index() + accepted.offset;
+        let map_key = (accepted.author.identity().clone(), accepted.author.client_id().clone());
+        if accepted.holds_place {
+            // The session that is made below takes its own.
+            self.limits.close_session(accepted.author.identity());
+        }
+        if self.connections.get(&id).is_none_or(|known| known.phase != Phase::Connecting) {
+            return;
+        }
+        let known = self.session_keys.get(&map_key).copied();
+        // [MQTT-3.1.4-3]: only the same identity gets here, so nobody else's session is taken.
+        if let Some(old) =
+            known.and_then(|key| self.sessions.get(&key)).and_then(|session| session.connection)
+        {
+            self.end(now, old, Ending::TakenOver);
+        }
+        // The takeover may have ended a session that did not outlive its connection.
+        let known = self.session_keys.get(&map_key).copied();
+        let session_present = known.is_some() && !accepted.connect.clean_start;
+        if let (Some(key), true) = (known, accepted.connect.clean_start) {
+            self.end_session(now, key);
+        }
+        let key = match self.session_keys.get(&map_key).copied() {
+            Some(key) => key,
+            None => self.make_session(map_key, &accepted),
+        };
+        self.attach(now, key, &accepted, index);
+        self.counters.connects += 1;
+        let packet = Packet::ConnAck(Box::new(self.connack(&accepted, session_present)));
+        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.outputs.push_back(Output::Resume { connection: id });
+        self.resend(now, key);
+        self.pump(now, key);
+    }
+
+    fn make_session(
+        &mut self,
+        map_key: (crate::identity::Identity, ClientId),
+        accepted: &AcceptedConnect,
+    ) -> SessionKey {
+        // There was room when the CONNECT was decided; since then only CONNECTs of the same batch
+        // can have come between.
+        let _ = self.limits.open_session(&map_key.0);
+        let key = SessionKey(self.next_session);
+        self.next_session += 1;
+        self.session_keys.insert(map_key, key);
+        self.sessions.insert(
+            key,
+            Session {
+                author: accepted.author.clone(),
+                connection: None,
+                subscriptions: Default::default(),
+                inbound: Inbound::default(),
+                outbound: Outbound::new(1),
+                retained: Default::default(),
+                will: None,
+                expiry_seconds: 0,
+                away_since: None,
+                will_due: None,
+                connect_index: 0,
+            },
+        );
+        key
+    }
+
+    /// Binds session and connection to each other.
+    fn attach(&mut self, now: Now, key: SessionKey, accepted: &AcceptedConnect, index: u64) {
+        let bounds = &self.settings.bounds;
+        let wish = accepted.connect.properties.receive_maximum.unwrap_or(u16::MAX);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.author = accepted.author.clone();
+            session.connection = Some(accepted.connection);
+            session.outbound.set_window_max(wish.min(bounds.send_window_messages_max).max(1));
+            session.will.clone_from(&accepted.will);
+            session.will_due = None;
+            session.away_since = None;
+            session.expiry_seconds = accepted.granted.session_expiry_seconds;
+            session.connect_index = index;
+        }
+        let unreleased = self.sessions.get(&key).map_or(0, |session| session.inbound.len());
+        if let Some(connection) = self.connections.get_mut(&accepted.connection) {
+            connection.phase = Phase::Connected;
+            connection.session = Some(key);
+            connection.connect_index = index;
+            connection.aliases = Aliases::new(bounds.topic_alias_maximum);
+            connection.last_heard = now.instant;
+            connection.keep_alive_seconds = accepted.granted.keep_alive_seconds;
+            connection.unacknowledged = u32::try_from(unreleased).unwrap_or(u32::MAX);
+            let silence = timeout::silence_max(connection.keep_alive_seconds);
+            self.timers.set(now.instant.after(silence), Timer::KeepAlive(accepted.connection));
+        }
+    }
+
+    fn connack(&self, accepted: &AcceptedConnect, session_present: bool) -> ConnAck {
+        let bounds = &self.settings.bounds;
+        let reason = ReasonCode::Success;
+        if !accepted.connect.version.is_v5() {
+            // [MQTT-3.2.2-2] of 3.1.1; 3.1 has no such flag and its encoder leaves it out.
+            return ConnAck { session_present, reason, properties: Default::default() };
+        }
+        let wished = accepted.connect.properties.session_expiry_seconds.unwrap_or(0);
+        let granted = accepted.granted.session_expiry_seconds;
+        let properties = ConnAckProperties {
+            session_expiry_seconds: (granted != wished).then_some(granted),
+            receive_maximum: Some(bounds.receive_maximum),
+            maximum_packet_size: Some(bounds.packet_bytes_max),
+            assigned_client_identifier: accepted
+                .assigned
+                .then(|| accepted.author.client_id().as_str().to_owned()),
+            topic_alias_maximum: Some(bounds.topic_alias_maximum),
+            server_keep_alive_seconds: accepted.granted.server_keep_alive,
+            ..Default::default()
+        };
+        ConnAck { session_present, reason, properties }
+    }
+}
+
+/// The facts of a connection, which later entries only point to.
+fn connect_fields<'a>(
+    entry: EntryWriter<'a>,
+    author: &Author,
+    facts: &ConnectionFacts,
+) -> EntryWriter<'a> {
+    entry
+        .who(&facts.identity)
+        .text("uri", facts.identity.uri())
+        .text("trust", facts.identity.issuer())
+        .text("client", author.client_id().as_str())
+        .plain("proto", author.version().as_str())
+        .text("peer", &facts.peer.to_string())
+        .plain("tls", facts.tls_version)
+        .text("suite", &facts.tls_suite)
+        .hash("exporter", &facts.exporter_sha256)
+        .hash("x5t", &facts.x5t)
+        .hash("spki", &facts.spki_sha256)
+        .text("issuer", &facts.issuer_name)
+        .text("serial", &facts.serial)
+        .number("from", facts.not_before.as_seconds())
+        .number("to", facts.not_after.as_seconds())
+}
+
+/// How long a session outlives its connection.
+pub(super) fn session_expiry(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}

@@ -1,0 +1,90 @@
+//! What the core keeps of one Network Connection, and of one session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::input::{ConnectionFacts, ConnectionId};
+use crate::mqtt::{ProtocolVersion, TopicFilter, TopicName, Will};
+use crate::routing::{Delivery, SessionKey, Subscription};
+use crate::session::{Aliases, Author, Inbound, Outbound, Phase};
+use crate::time::Instant;
+
+/// One Network Connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) facts: Arc<ConnectionFacts>,
+    pub(super) phase: Phase,
+    pub(super) version: Option<ProtocolVersion>,
+    /// Set from CONNACK on.
+    pub(super) session: Option<SessionKey>,
+    /// Set from CONNECT on.
+    pub(super) author: Option<Author>,
+    pub(super) aliases: Aliases,
+    pub(super) last_heard: Instant,
+    pub(super) keep_alive_seconds: u32,
+    /// The client's Maximum Packet Size, in bytes.
+    pub(super) packet_bytes_max: usize,
+    /// Request Problem Information.
+    pub(super) wants_reasons: bool,
+    /// QoS 1 and 2 messages of the client that we have not finished acknowledging.
+    pub(super) unacknowledged: u32,
+    /// Bytes of deliveries handed to the shell and not yet written.
+    pub(super) outstanding_bytes: usize,
+    /// Index of the `connect` entry.
+    pub(super) connect_index: u64,
+    /// Running number of the entries of this connection: a gap shows.
+    pub(super) entries: u64,
+}
+
+impl Connection {
+    pub(super) fn new(facts: Arc<ConnectionFacts>, now: Instant) -> Self {
+        Self {
+            facts,
+            phase: Phase::AwaitingConnect,
+            version: None,
+            session: None,
+            author: None,
+            aliases: Aliases::default(),
+            last_heard: now,
+            keep_alive_seconds: 0,
+            packet_bytes_max: usize::MAX,
+            wants_reasons: true,
+            unacknowledged: 0,
+            outstanding_bytes: 0,
+            connect_index: 0,
+            entries: 0,
+        }
+    }
+
+    /// Whether packets of 5.0 may be sent.
+    pub(super) fn is_v5(&self) -> bool {
+        self.version.is_some_and(ProtocolVersion::is_v5)
+    }
+}
+
+/// Session State (section 4.1). Outlives its Network Connection by the Session Expiry Interval.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) author: Author,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) subscriptions: BTreeMap<TopicFilter, Subscription>,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound<Delivery>,
+    pub(super) retained: VecDeque<RetainedCursor>,
+    pub(super) will: Option<Will>,
+    pub(super) expiry_seconds: u32,
+    /// When its connection ended.
+    pub(super) away_since: Option<Instant>,
+    /// When a delayed Will is due.
+    pub(super) will_due: Option<Instant>,
+    /// Index of its latest `connect` entry.
+    pub(super) connect_index: u64,
+}
+
+/// How far the retained messages of one new subscription were sent.
+#[derive(Debug)]
+pub(super) struct RetainedCursor {
+    pub(super) filter: TopicFilter,
+    pub(super) subscription: Subscription,
+    pub(super) after: Option<TopicName>,
+}

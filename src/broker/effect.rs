@@ -1,0 +1,101 @@
+//! What a peer or the rest of the broker may see only once its reason is on disk.
+
+use super::input::ConnectionId;
+use crate::mqtt::{Connect, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will};
+use crate::routing::{SessionKey, Subscription};
+use crate::schema::Conforming;
+use crate::session::Author;
+use crate::time::Instant;
+
+/// Something that waits for a batch.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// A CONNECT was accepted: make or resume the session, then CONNACK.
+    Connected(Box<AcceptedConnect>),
+    /// Send a packet.
+    Answer {
+        connection: ConnectionId,
+        packet: Packet,
+        /// Whether it gives back one place of our Receive Maximum.
+        frees_quota: bool,
+    },
+    /// Close a connection, behind what was sent to it.
+    Close(ConnectionId),
+    /// Route a message, then acknowledge it.
+    Publish(Box<AcceptedPublish>),
+    /// Put subscriptions into force, SUBACK, then retained messages.
+    Subscribed { connection: ConnectionId, packet_id: PacketId, filters: Vec<DecidedFilter> },
+    /// Take subscriptions out of force, then UNSUBACK.
+    Unsubscribed { connection: ConnectionId, packet_id: PacketId, filters: Vec<DecidedUnsubscribe> },
+    /// Tell the operator.
+    Administered { ticket: u64, offset: u64 },
+    /// Tell the shell.
+    Stopped,
+}
+
+/// A CONNECT that was accepted.
+#[derive(Debug)]
+pub(super) struct AcceptedConnect {
+    pub(super) connection: ConnectionId,
+    pub(super) author: Author,
+    pub(super) connect: Box<Connect>,
+    pub(super) will: Option<Will>,
+    /// Whether the Client Identifier is ours, to be told in CONNACK.
+    pub(super) assigned: bool,
+    /// Whether a place among the sessions of the identity is held for it.
+    pub(super) holds_place: bool,
+    pub(super) granted: Granted,
+    /// Place of its entry in the batch.
+    pub(super) offset: u64,
+}
+
+/// What a CONNECT was granted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Granted {
+    /// Seconds that the session outlives its connection.
+    pub(super) session_expiry_seconds: u32,
+    /// Keep Alive in force, in seconds.
+    pub(super) keep_alive_seconds: u32,
+    /// Server Keep Alive to announce, if it is not the client's.
+    pub(super) server_keep_alive: Option<u16>,
+}
+
+/// A PUBLISH (or a Will) that goes on to subscribers.
+#[derive(Debug)]
+pub(super) struct AcceptedPublish {
+    pub(super) conforming: Conforming,
+    /// Place of its entry in the batch.
+    pub(super) offset: u64,
+    pub(super) arrived: Instant,
+    /// The publisher's session.
+    pub(super) session: Option<SessionKey>,
+    /// What to answer, and to whom; absent in QoS 0 and for Wills.
+    pub(super) acknowledge: Option<Acknowledge>,
+}
+
+/// The acknowledgement of one PUBLISH.
+#[derive(Debug)]
+pub(super) struct Acknowledge {
+    pub(super) connection: ConnectionId,
+    pub(super) packet_id: PacketId,
+    pub(super) qos: QoS,
+    pub(super) reason: ReasonCode,
+    pub(super) reason_string: Option<String>,
+}
+
+/// One filter of a SUBSCRIBE, decided.
+#[derive(Debug)]
+pub(super) struct DecidedFilter {
+    pub(super) reason: ReasonCode,
+    /// The subscription, if it was permitted.
+    pub(super) subscription: Option<(TopicFilter, Subscription, RetainHandling)>,
+}
+
+/// One filter of an UNSUBSCRIBE, decided.
+#[derive(Debug)]
+pub(super) enum DecidedUnsubscribe {
+    /// Remove it.
+    Remove(TopicFilter),
+    /// It is no filter.
+    Refuse(ReasonCode),
+}

@@ -1,0 +1,434 @@
+//! The line. Two functions: [`Broker::accept`] walks a PUBLISH from received over authorized and
+//! admitted to conforming and puts it, with its evidence, into the open batch;
+//! [`Broker::release`] resumes it when that batch is on disk: recorded, routed, acknowledged.
+//!
+//! Every step consumes the proof of the step before it, so a step left out does not compile.
+
+use std::time::Duration;
+
+use super::effect::{AcceptedPublish, Acknowledge, Effect};
+use super::input::ConnectionId;
+use super::output::{EventKind, Output};
+use super::record::{RefusalKey, refusal_fields};
+use super::{Broker, disconnect::Ending};
+use crate::evidence::{Body, Decision, EntryType, EntryWriter, Recorded, Synced, commitment};
+use crate::limits::Admission;
+use crate::mqtt::{
+    Ack, AckProperties, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Violation,
+};
+use crate::policy::V3Refusal;
+use crate::refusal::{Refusal, Refused};
+use crate::routing::Message;
+use crate::schema::{Conforming, Outcome};
+use crate::session::{Received, Timer};
+use crate::time::Now;
+
+/// Where the line ended for a message that was refused.
+pub(super) struct Stopped {
+    pub(super) received: Received,
+    pub(super) refused: Refused,
+    /// What a 3.x client gets, which has no negative acknowledgement.
+    v3: V3Refusal,
+    /// Whether a limit said so, and more of the same is only counted.
+    by_limit: bool,
+    /// Whether the limit ends the connection.
+    disconnect: bool,
+}
+
+impl Broker {
+    /// Walks the line up to the open batch.
+    pub(super) fn accept(&mut self, now: Now, id: ConnectionId, publish: Box<Publish>) {
+        self.counters.publishes_received += 1;
+        let (session, received) = match self.receive(now, id, publish) {
+            Ok(Some(arrived)) => arrived,
+            Ok(None) => return,
+            Err(violation) => return self.violate(now, id, &violation),
+        };
+        let conforming = match self.judge(now, received) {
+            Ok((conforming, pause)) => {
+                self.slow_down(now, id, pause);
+                conforming
+            }
+            Err(stopped) => return self.refuse_publish(now, id, *stopped),
+        };
+        let publish = conforming.admitted().authorized().received().publish();
+        let (packet_id, qos) = (publish.packet_id, publish.qos);
+        if let (Some(packet_id), QoS::ExactlyOnce, Some(session)) =
+            (packet_id, qos, self.sessions.get_mut(&session))
+        {
+            session.inbound.receive(packet_id);
+        }
+        let decision = self.decide();
+        let offset = self.record_publish(now, Some(id), EntryType::Publish, &decision, &conforming);
+        let acknowledge = packet_id.map(|packet_id| {
+            let (reason, reason_string) = self.outcome_reason(id, &decision, &conforming);
+            Acknowledge { connection: id, packet_id, qos, reason, reason_string }
+        });
+        let arrived = now.instant;
+        self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
+            conforming,
+            offset,
+            arrived,
+            session: Some(session),
+            acknowledge,
+        })));
+    }
+
+    /// Resumes the line: the message and its evidence are on disk.
+    pub(super) fn release(&mut self, now: Now, accepted: AcceptedPublish, synced: &Synced) {
+        let AcceptedPublish { conforming, offset, arrived, session, acknowledge } = accepted;
+        let recorded = Recorded::new(conforming, offset, synced);
+        self.counters.publishes_recorded += 1;
+        let kept = self.settings.bounds.message_expiry_seconds_max;
+        let message = Message::new(&recorded, session, arrived, kept);
+        self.retain(&message);
+        self.route(now, &message);
+        if let Some(acknowledge) = acknowledge {
+            self.counters.publish_to_ack.observe(now.instant.since(arrived));
+            self.acknowledge(&recorded, acknowledge);
+        }
+    }
+
+    /// Binds a PUBLISH to its author and its topic. `None`: it was a resend, and is dealt with.
+    fn receive(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        publish: Box<Publish>,
+    ) -> Result<Option<(crate::routing::SessionKey, Received)>, Violation> {
+        let quota = u32::from(self.settings.bounds.receive_maximum);
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(None) };
+        let (Some(author), Some(key)) = (connection.author.clone(), connection.session) else {
+            return Ok(None);
+        };
+        let topic = connection.aliases.resolve(&publish)?;
+        let resent = publish.qos == QoS::ExactlyOnce
+            && publish.packet_id.is_some_and(|packet_id| {
+                self.sessions.get(&key).is_some_and(|session| session.inbound.contains(packet_id))
+            });
+        if let (true, Some(packet_id)) = (resent, publish.packet_id) {
+            self.recognise_resend(now, id, &topic, packet_id);
+            return Ok(None);
+        }
+        if publish.qos > QoS::AtMostOnce {
+            connection.unacknowledged += 1;
+            // [MQTT-3.3.4-7]; 3.x clients were told no maximum, so reading slows them instead.
+            if connection.unacknowledged > quota && connection.is_v5() {
+                return Err(BEYOND_RECEIVE_MAXIMUM);
+            }
+        }
+        Ok(Some((key, Received::new(author, topic, publish))))
+    }
+
+    /// A QoS 2 PUBLISH whose identifier is not yet released: recorded, not routed again, and
+    /// answered like the first. [MQTT-4.3.3-10]
+    fn recognise_resend(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        topic: &TopicName,
+        packet_id: PacketId,
+    ) {
+        self.counters.publishes_duplicate += 1;
+        let decision = self.decide();
+        self.record_of(now, id, EntryType::PublishDup, &decision, None, |entry| {
+            entry
+                .decision(Decision::Allow)
+                .text("topic", topic.as_str())
+                .number("pid", packet_id.as_u16().into())
+        });
+        self.ledger.wait(Effect::Answer {
+            connection: id,
+            packet: Packet::PubRec(Ack::new(packet_id, ReasonCode::Success)),
+            frees_quota: false,
+        });
+    }
+
+    /// Authorized, admitted, conforming: the judgements, in order. A pause asks that the reader be
+    /// slowed.
+    pub(super) fn judge(
+        &mut self,
+        now: Now,
+        received: Received,
+    ) -> Result<(Conforming, Option<Duration>), Box<Stopped>> {
+        let received = self.check_bounds(received)?;
+        let policy = &self.settings.policy;
+        let authorized = match policy.authorize(received) {
+            Ok(authorized) => authorized,
+            Err((received, refused)) => {
+                let v3 = policy.v3_refusal_for(received.author(), received.topic());
+                // A flood of what policy forbids costs as much as any other.
+                let bytes = received.publish().payload.len();
+                let within = self.limits.charge(now, received.author().identity(), bytes);
+                let by_limit = within.is_err();
+                return Err(Stopped::at(received, refused, v3, by_limit));
+            }
+        };
+        self.counters.publishes_authorized += 1;
+        let v3 = authorized.v3_refusal();
+        let (admitted, pause) = match self.limits.admit(now, authorized) {
+            Admission::Admitted(admitted) => (admitted, None),
+            Admission::Slowed { admitted, pause } => (admitted, Some(pause)),
+            Admission::Refused { authorized, refused, disconnect } => {
+                let mut stopped = Stopped::at(authorized.into_received(), refused, v3, true);
+                stopped.disconnect = disconnect;
+                return Err(stopped);
+            }
+        };
+        self.counters.publishes_admitted += 1;
+        match self.settings.schemas.check(admitted) {
+            Ok(conforming) => {
+                match conforming.outcome() {
+                    Outcome::Quarantined { .. } => self.counters.publishes_quarantined += 1,
+                    Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
+                        self.counters.publishes_conforming += 1;
+                    }
+                }
+                Ok((conforming, pause))
+            }
+            Err((admitted, refused)) => {
+                let received = admitted.into_authorized().into_received();
+                Err(Stopped::at(received, refused, v3, false))
+            }
+        }
+    }
+
+    /// The bounds that need no policy: levels, bytes, User Properties, room for retained messages.
+    fn check_bounds(&self, received: Received) -> Result<Received, Box<Stopped>> {
+        let bounds = &self.settings.bounds;
+        let (topic, publish) = (received.topic(), received.publish());
+        let refusal = if topic.as_str().len() > usize::from(bounds.topic_bytes_max) {
+            Refusal::TopicTooLong
+        } else if topic.levels().count() > usize::from(bounds.topic_levels_max) {
+            Refusal::TopicTooDeep
+        } else if publish.properties.user_properties.len() > bounds.user_properties_max as usize {
+            Refusal::UserPropertyCount
+        } else if publish.retain
+            && !publish.payload.is_empty()
+            && !self.retained.has_room(
+                topic,
+                topic.as_str().len() + publish.payload.len(),
+                bounds.retained_messages_max,
+                bounds.retained_bytes_max,
+            )
+        {
+            Refusal::RetainedFull
+        } else {
+            return Ok(received);
+        };
+        let v3 = self.settings.policy.v3_refusal_for(received.author(), received.topic());
+        Err(Stopped::at(received, refusal.into(), v3, false))
+    }
+
+    /// Records what is accepted: one entry, its body beside it, and one more entry if it changes a
+    /// retained message. Returns the place of the first.
+    pub(super) fn record_publish(
+        &mut self,
+        now: Now,
+        id: Option<ConnectionId>,
+        kind: EntryType,
+        decision: &str,
+        conforming: &Conforming,
+    ) -> u64 {
+        let authorized = conforming.admitted().authorized();
+        let received = authorized.received();
+        let publish = received.publish();
+        let salt = self.salt();
+        let c = commitment(&salt, &publish.payload);
+        let body = Body { salt, payload: publish.payload.clone() };
+        let (kind, retains) = match conforming.outcome() {
+            Outcome::Quarantined { .. } => (EntryType::PublishRefused, false),
+            Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
+                (kind, publish.retain)
+            }
+        };
+        // Entry and body stand in one batch: after a crash either both are there or neither, and
+        // nothing was acknowledged in the latter case.
+        let offset = match id {
+            Some(id) => self.record_of(now, id, kind, decision, Some(body), |entry| {
+                accepted_fields(entry, conforming, &c)
+            }),
+            None => self.record_of_session(now, received.author(), kind, decision, body, |entry| {
+                accepted_fields(entry, conforming, &c)
+            }),
+        };
+        if retains {
+            let change = match publish.payload.is_empty() {
+                true => EntryType::RetainClear,
+                false => EntryType::RetainSet,
+            };
+            self.record(now, change, decision, |entry| {
+                entry
+                    .who(received.author().identity())
+                    .text("topic", received.topic().as_str())
+                    .hash("c", &c)
+            });
+        }
+        offset
+    }
+
+    /// Answers a PUBLISH that stopped on the line.
+    fn refuse_publish(&mut self, now: Now, id: ConnectionId, stopped: Stopped) {
+        let Stopped { received, refused, v3, by_limit, disconnect } = stopped;
+        self.counters.refuse(refused.refusal);
+        let decision = self.decide();
+        let identity = received.author().identity().clone();
+        let counted = by_limit
+            && !self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal));
+        if !counted {
+            self.record_of(now, id, EntryType::PublishRefused, &decision, None, |entry| {
+                publish_fields(refusal_fields(entry, &refused), &received)
+            });
+            let topic = received.topic().as_str();
+            self.tell(EventKind::PublishRefused, &decision, id, Some(topic), Some(&refused));
+        }
+        if disconnect {
+            return self.end(now, id, Ending::RateTooHigh);
+        }
+        let publish = received.publish();
+        let (Some(packet_id), Some(connection)) = (publish.packet_id, self.connections.get(&id))
+        else {
+            return;
+        };
+        let (reason, reason_string) = if connection.is_v5() {
+            let code = refused.refusal.reason_code();
+            (code, self.reason_string(id, &decision, refused.refusal))
+        } else if v3 == V3Refusal::Close {
+            return self.end(now, id, Ending::PublishRefused);
+        } else {
+            (ReasonCode::Success, None)
+        };
+        // Only an id of a message that was taken waits for PUBREL; 3.x cannot tell the difference.
+        let packet = acknowledgement(publish.qos, packet_id, reason, reason_string);
+        self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: true });
+    }
+
+    /// Acknowledges what is on disk.
+    fn acknowledge(&mut self, recorded: &Recorded, acknowledge: Acknowledge) {
+        let Acknowledge { connection: id, packet_id, qos, reason, reason_string } = acknowledge;
+        debug_assert!(
+            recorded.conforming().admitted().authorized().received().publish().qos == qos
+        );
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // A QoS 2 message holds its place until PUBCOMP, unless PUBREC says no. [MQTT-4.9.0-2]
+        if qos == QoS::AtLeastOnce || reason.is_error() {
+            connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
+        }
+        if reason.is_error()
+            && let Some(session) = connection.session.and_then(|key| self.sessions.get_mut(&key))
+        {
+            session.inbound.release(packet_id);
+        }
+        let packet = acknowledgement(qos, packet_id, reason, reason_string);
+        self.outputs.push_back(Output::Send { connection: id, packet });
+    }
+
+    /// How a message that goes on is answered: quarantine is still a no.
+    fn outcome_reason(
+        &mut self,
+        id: ConnectionId,
+        decision: &str,
+        conforming: &Conforming,
+    ) -> (ReasonCode, Option<String>) {
+        let Outcome::Quarantined { refused, .. } = conforming.outcome() else {
+            return (ReasonCode::Success, None);
+        };
+        self.counters.refuse(refused.refusal);
+        let topic = conforming.admitted().authorized().received().topic().clone();
+        self.tell(EventKind::Quarantined, decision, id, Some(topic.as_str()), Some(refused));
+        match self.connections.get(&id).is_some_and(super::Connection::is_v5) {
+            true => {
+                (refused.refusal.reason_code(), self.reason_string(id, decision, refused.refusal))
+            }
+            false => (ReasonCode::Success, None),
+        }
+    }
+
+    /// The Reason String of a refusal: what an operator needs to find the entry, no more. Absent
+    /// when the client wants none or could not take it. [MQTT-3.1.2-29], [MQTT-3.4.2-2]
+    pub(super) fn reason_string(
+        &self,
+        id: ConnectionId,
+        decision: &str,
+        refusal: Refusal,
+    ) -> Option<String> {
+        let connection = self.connections.get(&id)?;
+        let fits = connection.packet_bytes_max >= REASON_PACKET_BYTES;
+        (connection.wants_reasons && fits)
+            .then(|| format!("{}; decision {decision}", refusal.name()))
+    }
+
+    /// Stops reading from a connection for a while.
+    fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Option<Duration>) {
+        let Some(pause) = pause else { return };
+        self.outputs.push_back(Output::Pause { connection: id });
+        self.timers.set(now.instant.after(pause), Timer::Unpause(id));
+    }
+}
+
+impl Stopped {
+    fn at(received: Received, refused: Refused, v3: V3Refusal, by_limit: bool) -> Box<Self> {
+        Box::new(Self { received, refused, v3, by_limit, disconnect: false })
+    }
+}
+
+/// An acknowledgement with a Reason String needs at most this many bytes.
+const REASON_PACKET_BYTES: usize = 256;
+
+const BEYOND_RECEIVE_MAXIMUM: Violation = Violation {
+    reason: ReasonCode::ReceiveMaximumExceeded,
+    what: "more unacknowledged messages than the Receive Maximum of CONNACK",
+    statement: Some("MQTT-3.3.4-7"),
+};
+
+/// The fields of a message that goes on: who permitted it, and what it is.
+fn accepted_fields<'a>(
+    entry: EntryWriter<'a>,
+    conforming: &Conforming,
+    c: &[u8; 32],
+) -> EntryWriter<'a> {
+    let authorized = conforming.admitted().authorized();
+    let mut entry = entry.plain("lvl", "A0");
+    entry = match conforming.outcome() {
+        Outcome::Quarantined { topic, refused } => {
+            refusal_fields(entry, refused).text("quarantine", topic.as_str())
+        }
+        Outcome::Conforms { schema } => entry.decision(Decision::Allow).text("schema", schema),
+        Outcome::Unchecked | Outcome::Opaque => entry.decision(Decision::Allow),
+    };
+    entry = entry.text("rule", authorized.rule().as_str());
+    publish_fields(entry, authorized.received()).hash("c", c)
+}
+
+/// The fields that say what was published; the payload itself only by its length.
+fn publish_fields<'a>(entry: EntryWriter<'a>, received: &Received) -> EntryWriter<'a> {
+    let publish = received.publish();
+    let mut entry = entry
+        .text("topic", received.topic().as_str())
+        .number("qos", publish.qos as u64)
+        .flag("retain", publish.retain)
+        .flag("dup", publish.dup);
+    if let Some(packet_id) = publish.packet_id {
+        entry = entry.number("pid", packet_id.as_u16().into());
+    }
+    if let Some(content_type) = &publish.properties.content_type {
+        entry = entry.text("ct", content_type);
+    }
+    entry.number("len", publish.payload.len() as u64)
+}
+
+fn acknowledgement(
+    qos: QoS,
+    packet_id: PacketId,
+    reason: ReasonCode,
+    reason_string: Option<String>,
+) -> Packet {
+    let properties = reason_string.map(|text| {
+        Box::new(AckProperties { reason_string: Some(text), user_properties: Vec::new() })
+    });
+    let ack = Ack { packet_id, reason, properties };
+    match qos {
+        QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
+        QoS::ExactlyOnce => Packet::PubRec(ack),
+    }
+}

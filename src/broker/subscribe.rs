@@ -1,0 +1,250 @@
+//! SUBSCRIBE and UNSUBSCRIBE: decided and recorded filter by filter, put into force when the
+//! entries are on disk (sections 3.8 to 3.11).
+
+use super::deliver::begin_walk;
+use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
+use super::input::ConnectionId;
+use super::output::EventKind;
+use super::record::{RefusalKey, refusal_fields};
+use super::{Broker, Output};
+use crate::evidence::{Decision, EntryType};
+use crate::mqtt::{
+    AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
+    SubscribeFilter, TopicFilter, UnsubAck, Unsubscribe,
+};
+use crate::refusal::{Refusal, Refused};
+use crate::routing::{SessionKey, Subscription};
+use crate::session::Author;
+use crate::time::Now;
+
+impl Broker {
+    /// Decides each filter of a SUBSCRIBE.
+    pub(super) fn handle_subscribe(&mut self, now: Now, id: ConnectionId, packet: &Subscribe) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(author) = self.sessions.get(&key).map(|session| session.author.clone()) else {
+            return;
+        };
+        let whole = self.check_subscribe(now, &author, packet);
+        let mut filters = Vec::with_capacity(packet.filters.len());
+        let mut added = 0;
+        for wanted in &packet.filters {
+            let decided = match &whole {
+                Ok(()) => self.decide_filter(&author, key, packet, wanted, added),
+                Err(refused) => Err(refused.clone()),
+            };
+            if decided.is_ok() {
+                added += 1;
+            }
+            filters.push(self.record_subscribe(now, id, &author, wanted, decided));
+        }
+        self.ledger.wait(Effect::Subscribed {
+            connection: id,
+            packet_id: packet.packet_id,
+            filters,
+        });
+    }
+
+    /// What concerns the packet as a whole.
+    fn check_subscribe(
+        &mut self,
+        now: Now,
+        author: &Author,
+        packet: &Subscribe,
+    ) -> Result<(), Refused> {
+        let bounds = &self.settings.bounds;
+        if packet.filters.len() > bounds.filters_per_subscribe_max as usize {
+            return Err(Refusal::FilterCount.into());
+        }
+        if packet.user_properties.len() > bounds.user_properties_max as usize {
+            return Err(Refusal::UserPropertyCount.into());
+        }
+        let count = u32::try_from(packet.filters.len()).unwrap_or(u32::MAX);
+        self.limits.admit_subscribe(now, author.identity(), count)
+    }
+
+    /// One filter: form, bounds, policy.
+    fn decide_filter(
+        &self,
+        author: &Author,
+        key: SessionKey,
+        packet: &Subscribe,
+        wanted: &SubscribeFilter,
+        added: usize,
+    ) -> Result<(TopicFilter, Subscription, RetainHandling), Refused> {
+        let bounds = &self.settings.bounds;
+        if wanted.filter.len() > usize::from(bounds.filter_bytes_max) {
+            return Err(Refusal::TopicTooLong.into());
+        }
+        let filter = TopicFilter::parse(&wanted.filter)
+            .map_err(|_| Refused::from(Refusal::FilterInvalid))?;
+        if filter.levels().count() > usize::from(bounds.topic_levels_max) {
+            return Err(Refusal::TopicTooDeep.into());
+        }
+        let permit = self.settings.policy.may_subscribe(author, &filter)?;
+        let session = self.sessions.get(&key);
+        let (known, count) = session.map_or((false, 0), |session| {
+            (session.subscriptions.contains_key(&filter), session.subscriptions.len())
+        });
+        let full = count + added >= bounds.subscriptions_max as usize
+            || self.subscriptions.len() + added >= bounds.subscriptions_total_max as usize;
+        if !known && full {
+            return Err(Refusal::SubscriptionCount.into());
+        }
+        let subscription = Subscription {
+            qos: wanted.options.qos.min(permit.qos_max),
+            no_local: wanted.options.no_local,
+            retain_as_published: wanted.options.retain_as_published,
+            identifier: packet.subscription_identifier,
+        };
+        Ok((filter, subscription, wanted.options.retain_handling))
+    }
+
+    fn record_subscribe(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        author: &Author,
+        wanted: &SubscribeFilter,
+        decided: Result<(TopicFilter, Subscription, RetainHandling), Refused>,
+    ) -> DecidedFilter {
+        let decision = self.decide();
+        match decided {
+            Ok((filter, subscription, handling)) => {
+                self.record_of(now, id, EntryType::Subscribe, &decision, None, |entry| {
+                    entry
+                        .decision(Decision::Allow)
+                        .text("filter", &wanted.filter)
+                        .number("qos", subscription.qos as u64)
+                });
+                let reason = match subscription.qos {
+                    QoS::AtMostOnce => ReasonCode::Success,
+                    QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+                    QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+                };
+                DecidedFilter { reason, subscription: Some((filter, subscription, handling)) }
+            }
+            Err(refused) => {
+                self.counters.refuse(refused.refusal);
+                let identity = author.identity().clone();
+                let counted = refused.refusal == Refusal::SubscribeRate
+                    && !self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal));
+                if !counted {
+                    // A filter may be as long as a packet: the entry holds its beginning.
+                    let shown = beginning(&wanted.filter, ENTRY_FILTER_BYTES_MAX);
+                    self.record_of(now, id, EntryType::Subscribe, &decision, None, |entry| {
+                        refusal_fields(entry, &refused)
+                            .text("filter", shown)
+                            .number("qos", wanted.options.qos as u64)
+                    });
+                    let kind = EventKind::SubscribeRefused;
+                    self.tell(kind, &decision, id, Some(shown), Some(&refused));
+                }
+                // A name that is no topic is a filter that is no filter here.
+                let reason = match refused.refusal.reason_code() {
+                    ReasonCode::TopicNameInvalid => ReasonCode::TopicFilterInvalid,
+                    other => other,
+                };
+                DecidedFilter { reason, subscription: None }
+            }
+        }
+    }
+
+    /// The entries are on disk: subscriptions come into force, SUBACK, retained messages.
+    pub(super) fn subscribed(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        packet_id: PacketId,
+        filters: Vec<DecidedFilter>,
+    ) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let reasons = filters.iter().map(|decided| decided.reason).collect();
+        for (filter, subscription, handling) in
+            filters.into_iter().filter_map(|decided| decided.subscription)
+        {
+            let new = self.subscriptions.insert(&filter, key, subscription);
+            session.subscriptions.insert(filter.clone(), subscription);
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
+            let wanted = match handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            if wanted && filter.share().is_none() {
+                begin_walk(&mut session.retained, filter, subscription);
+            }
+        }
+        let properties = AckProperties::default();
+        let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
+        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.pump(now, key);
+    }
+
+    /// Decides each filter of an UNSUBSCRIBE.
+    pub(super) fn handle_unsubscribe(&mut self, now: Now, id: ConnectionId, packet: &Unsubscribe) {
+        let mut filters = Vec::with_capacity(packet.filters.len());
+        let too_many =
+            packet.filters.len() > self.settings.bounds.filters_per_subscribe_max as usize;
+        for text in &packet.filters {
+            let decided = match TopicFilter::parse(text) {
+                _ if too_many => DecidedUnsubscribe::Refuse(ReasonCode::QuotaExceeded),
+                Err(_) => DecidedUnsubscribe::Refuse(ReasonCode::TopicFilterInvalid),
+                Ok(filter) => DecidedUnsubscribe::Remove(filter),
+            };
+            filters.push(decided);
+        }
+        let count = packet.filters.len() as u64;
+        let first = packet.filters.first().map_or("", String::as_str);
+        let decision = self.decide();
+        // One entry for the packet: it takes a right away from nobody but its sender.
+        self.record_of(now, id, EntryType::Unsubscribe, &decision, None, |entry| {
+            entry
+                .decision(if too_many { Decision::Deny } else { Decision::Allow })
+                .text("filter", beginning(first, ENTRY_FILTER_BYTES_MAX))
+                .number("count", count)
+        });
+        self.ledger.wait(Effect::Unsubscribed {
+            connection: id,
+            packet_id: packet.packet_id,
+            filters,
+        });
+    }
+
+    /// The entry is on disk: subscriptions end, UNSUBACK.
+    pub(super) fn unsubscribed(
+        &mut self,
+        id: ConnectionId,
+        packet_id: PacketId,
+        filters: Vec<DecidedUnsubscribe>,
+    ) {
+        let Some(key) = self.session_of(id) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let mut reasons = Vec::with_capacity(filters.len());
+        for decided in filters {
+            reasons.push(match decided {
+                DecidedUnsubscribe::Refuse(reason) => reason,
+                DecidedUnsubscribe::Remove(filter) => {
+                    session.retained.retain(|cursor| cursor.filter != filter);
+                    session.subscriptions.remove(&filter);
+                    match self.subscriptions.remove(&filter, key) {
+                        true => ReasonCode::Success,
+                        false => ReasonCode::NoSubscriptionExisted,
+                    }
+                }
+            });
+        }
+        let properties = AckProperties::default();
+        let packet = Packet::UnsubAck(Box::new(UnsubAck { packet_id, properties, reasons }));
+        self.outputs.push_back(Output::Send { connection: id, packet });
+    }
+}
+
+/// Longest part of a refused filter that its entry holds.
+const ENTRY_FILTER_BYTES_MAX: usize = 256;
+
+/// The first `bytes_max` bytes of `text`, less a character cut in two.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    let end = text.floor_char_boundary(bytes_max);
+    text.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,223 @@
+//! Who receives what, how, and how much.
+
+use super::*;
+use crate::mqtt::RetainHandling;
+
+const V5: ProtocolVersion = ProtocolVersion::V5;
+const T: &str = "plant/a/telemetry/x";
+
+fn retained(topic: &str, payload: &str) -> Packet {
+    let mut publish = message(topic, payload, QoS::AtLeastOnce, 1);
+    publish.retain = true;
+    Packet::Publish(Box::new(publish))
+}
+
+#[test]
+fn overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifiers() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    let at = |qos| SubscriptionOptions { qos, ..Default::default() };
+    rig.subscribe_with(board, "plant/#", at(QoS::AtMostOnce), Some(1));
+    rig.subscribe_with(board, "plant/+/telemetry/#", at(QoS::AtLeastOnce), Some(2));
+    rig.take(board);
+    let device = rig.client("device/a", V5);
+    rig.packet(device, publish(T, r#"{"t":1}"#, QoS::ExactlyOnce, 1));
+    rig.sync();
+    let seen = rig.delivered(board);
+    assert_eq!((seen.len(), seen[0].qos), (1, QoS::AtLeastOnce));
+    let mut identifiers = seen[0].properties.subscription_identifiers.clone();
+    identifiers.sort_unstable();
+    assert_eq!(identifiers, [1, 2]);
+}
+
+#[test]
+fn retained_messages_reach_new_subscriptions_as_their_options_say() {
+    let mut rig = Rig::new();
+    let device = rig.client("device/a", V5);
+    rig.packet(device, retained(T, r#"{"t":1}"#));
+    rig.sync();
+    let board = rig.client("dashboard/b", V5);
+    let with = |retain_handling| SubscriptionOptions { retain_handling, ..Default::default() };
+    rig.subscribe_with(board, "plant/+/telemetry/#", with(RetainHandling::DoNotSend), None);
+    assert_eq!(rig.payloads(board), Vec::<String>::new());
+    rig.subscribe_with(board, "plant/+/telemetry/#", with(RetainHandling::SendIfNew), None);
+    assert_eq!(rig.payloads(board), Vec::<String>::new(), "known already");
+    rig.subscribe_with(board, "plant/+/telemetry/#", with(RetainHandling::Send), None);
+    let seen = rig.delivered(board);
+    assert_eq!((seen.len(), seen[0].retain), (1, true));
+    rig.subscribe_with(board, "plant/#", with(RetainHandling::SendIfNew), None);
+    assert_eq!(rig.delivered(board).len(), 1, "new");
+
+    rig.entries.clear();
+    rig.packet(device, retained(T, ""));
+    rig.sync();
+    assert_eq!(rig.entry_types(), ["publish", "retain.clear"]);
+    assert_eq!(rig.broker.retained.len(), 0);
+}
+
+#[test]
+fn retain_as_published_keeps_the_flag_and_others_lose_it() {
+    let mut rig = Rig::new();
+    let keeps = rig.client("dashboard/b", V5);
+    let loses = rig.client("dashboard/c", V5);
+    let options = SubscriptionOptions { retain_as_published: true, ..Default::default() };
+    rig.subscribe_with(keeps, "plant/#", options, None);
+    rig.subscribe_with(loses, "plant/#", SubscriptionOptions::default(), None);
+    (rig.take(keeps), rig.take(loses));
+    let device = rig.client("device/a", V5);
+    rig.packet(device, retained(T, r#"{"t":1}"#));
+    rig.sync();
+    assert_eq!((rig.delivered(keeps)[0].retain, rig.delivered(loses)[0].retain), (true, false));
+}
+
+#[test]
+fn c06_retained_messages_are_judged_again_at_delivery() {
+    let mut rig = Rig::new();
+    let device = rig.client("device/a", V5);
+    rig.packet(device, retained(T, r#"{"t":1}"#));
+    rig.sync();
+    let other = rig.open("device/c");
+    rig.versions.insert(other, V5);
+    rig.packet(other, Packet::Connect(Box::new(connect(V5, "c"))));
+    rig.sync();
+    rig.take(other);
+    rig.subscribe_with(other, "#", SubscriptionOptions::default(), None);
+    let sent = rig.take(other);
+    let Packet::SubAck(no) = &sent[0] else { panic!("{sent:?}") };
+    assert_eq!((no.reasons[0], sent.len()), (ReasonCode::NotAuthorized, 1));
+}
+
+#[test]
+fn d04_a_stopped_reader_costs_its_window_and_its_queue_and_no_more() {
+    let bounds = Bounds {
+        queue_messages_max: 5,
+        outbound_bytes_max: 200,
+        send_window_messages_max: 100,
+        ..Bounds::default()
+    };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    rig.writes = false;
+    let device = rig.client("device/a", V5);
+    for _ in 0..50 {
+        rig.packet(device, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+        rig.sync();
+    }
+    let handed = rig.delivered(board).len();
+    assert!((5..10).contains(&handed), "{handed}");
+    assert_eq!(rig.broker.queued.0, 5);
+    assert_eq!(rig.broker.counters().deliveries_dropped as usize, 50 - handed - 5);
+    // The socket takes what it was given: the queue follows.
+    rig.writes = true;
+    rig.input(Input::Written { connection: board, bytes: 10_000 });
+    assert_eq!((rig.delivered(board).len(), rig.broker.queued), (5, (0, 0)));
+}
+
+#[test]
+fn the_clients_receive_maximum_holds_messages_back() {
+    let mut rig = Rig::new();
+    let mut packet = connect(V5, "b");
+    packet.properties.receive_maximum = Some(2);
+    let board = rig.connect("dashboard/b", packet);
+    rig.take(board);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    let device = rig.client("device/a", V5);
+    for packet_id in 1..=5 {
+        rig.packet(device, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, packet_id));
+    }
+    rig.sync();
+    let first = rig.delivered(board);
+    assert_eq!(first.len(), 2);
+    let id = first[0].packet_id.unwrap().as_u16();
+    rig.packet(board, Packet::PubAck(ack(id)));
+    assert_eq!(rig.delivered(board).len(), 1);
+}
+
+#[test]
+fn the_clients_maximum_packet_size_withholds_what_is_larger() {
+    let mut rig = Rig::new();
+    let mut packet = connect(V5, "b");
+    packet.properties.maximum_packet_size = Some(60);
+    let board = rig.connect("dashboard/b", packet);
+    rig.take(board);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    let device = rig.client("device/a", V5);
+    let sealed = "plant/a/sealed/x";
+    rig.packet(device, publish(sealed, &"x".repeat(100), QoS::AtLeastOnce, 1));
+    rig.packet(device, publish(sealed, "small", QoS::AtLeastOnce, 2));
+    rig.sync();
+    assert_eq!(rig.payloads(board), ["small"]);
+}
+
+#[test]
+fn a_message_expires_in_the_queue_and_its_interval_counts_down() {
+    let mut rig = Rig::new();
+    let board = rig.connect("dashboard/b", lasting(V5, "b", 1_000));
+    rig.subscribe_with(
+        board,
+        "plant/#",
+        SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() },
+        None,
+    );
+    rig.close(board);
+    let device = rig.client("device/a", V5);
+    for (packet_id, seconds) in [(1, 10), (2, 100)] {
+        let mut publish = message(T, r#"{"t":1}"#, QoS::AtLeastOnce, packet_id);
+        publish.properties.message_expiry_seconds = Some(seconds);
+        rig.packet(device, Packet::Publish(Box::new(publish)));
+    }
+    rig.sync();
+    rig.advance(Duration::from_secs(30));
+    let board = rig.connect("dashboard/b", lasting(V5, "b", 1_000));
+    let seen = rig.delivered(board);
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].properties.message_expiry_seconds, Some(70));
+}
+
+#[test]
+fn ten_thousand_retained_messages_leave_as_fast_as_they_are_taken() {
+    let mut rig = Rig::with(
+        Bounds { outbound_bytes_max: 4_096, ..Bounds::default() },
+        LimitsConfig::default(),
+    );
+    let count = 10_000;
+    for at in 0..count {
+        let publish = Publish {
+            retain: true,
+            ..message(&format!("plant/a/sealed/{at:05}"), "x", QoS::AtMostOnce, 0)
+        };
+        let author =
+            crate::session::Author::new(identity("a"), ClientId::new("a"), ProtocolVersion::V5);
+        let topic = publish.topic.clone().unwrap();
+        let received = crate::session::Received::new(author, topic, Box::new(publish));
+        let authorized = rig.broker.settings.policy.authorize(received).unwrap();
+        let admitted = crate::limits::Admitted::for_will(authorized);
+        let conforming = rig.broker.settings.schemas.check(admitted).unwrap();
+        let synced = Synced::assertion(BatchId { shard: 9, number: at }, at);
+        let recorded = crate::evidence::Recorded::new(conforming, 0, &synced);
+        let message =
+            crate::routing::Message::new(&recorded, None, Instant::ZERO, 1_000_000);
+        rig.broker.retained.set(message);
+    }
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe_with(board, "plant/#", SubscriptionOptions::default(), None);
+    for _ in 0..count {
+        if rig.sent.get(&board).is_some_and(|sent| sent.len() as u64 > count) {
+            break;
+        }
+        rig.broker.handle_timeout(rig.now);
+        rig.sync();
+    }
+    let topics: Vec<String> = rig
+        .delivered(board)
+        .into_iter()
+        .map(|publish| publish.topic.unwrap().as_str().to_owned())
+        .collect();
+    assert_eq!(topics.len() as u64, count);
+    assert!(topics.is_sorted());
+}
+
+fn identity(name: &str) -> Identity {
+    Identity::parse(&format!("spiffe://plant/device/{name}"), "plant").unwrap()
+}

@@ -1,0 +1,236 @@
+//! The line: what is accepted, refused, recorded and acknowledged, and when.
+
+use super::*;
+
+const V5: ProtocolVersion = ProtocolVersion::V5;
+const V3: ProtocolVersion = ProtocolVersion::V3_1_1;
+const T: &str = "plant/a/telemetry/x";
+
+#[test]
+fn i4_nothing_is_seen_before_its_entry_is_on_disk() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    let id = rig.open("device/a");
+    rig.versions.insert(id, V5);
+    rig.packet(id, Packet::Connect(Box::new(connect(V5, "a"))));
+    assert_eq!(rig.take(id), [], "CONNACK waits");
+    rig.sync();
+    assert!(matches!(&rig.take(id)[..], [Packet::ConnAck(_)]));
+
+    rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+    rig.packet(id, publish("plant/b/telemetry/x", "{}", QoS::AtLeastOnce, 2));
+    assert_eq!((rig.take(id), rig.take(board)), (vec![], vec![]), "PUBACK and delivery wait");
+    rig.sync();
+    assert_eq!(rig.payloads(board), [r#"{"t":1}"#]);
+    let acks = rig.take(id);
+    assert!(
+        matches!(&acks[..], [Packet::PubAck(yes), Packet::PubAck(no)]
+            if yes.reason == ReasonCode::Success && no.reason == ReasonCode::NotAuthorized),
+        "{acks:?}"
+    );
+}
+
+#[test]
+fn the_entry_says_who_sent_what_and_the_reason_string_names_the_decision() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 7));
+    rig.packet(id, publish(T, r#"{"u":1}"#, QoS::AtLeastOnce, 8));
+    rig.sync();
+    let [accepted, refused] = &rig.entries[..] else { panic!("{:?}", rig.entries) };
+    for (field, expected) in [
+        ("type", "publish"),
+        ("who", "device/a"),
+        ("result", "allow"),
+        ("rule", "telemetry"),
+        ("schema", "telemetry"),
+        ("topic", T),
+        ("lvl", "A0"),
+        ("node", "plant"),
+    ] {
+        assert_eq!(accepted[field], expected, "{accepted}");
+    }
+    assert_eq!((&accepted["pid"], &accepted["len"]), (&Value::from(7), &Value::from(7)));
+    assert_eq!(refused["type"], "publish.refused");
+    assert_eq!(refused["why"], "schema.mismatch");
+    assert_eq!(refused["c"], Value::Null, "what is refused is not kept");
+    let numbers: Vec<_> = [accepted, refused].iter().map(|entry| entry["n"].clone()).collect();
+    assert_eq!(numbers, [1, 2], "a gap would show");
+    let decision = refused["id"].as_str().unwrap().to_owned();
+    let acks = rig.take(id);
+    let Packet::PubAck(no) = &acks[1] else { panic!("{acks:?}") };
+    let text = no.properties.as_ref().unwrap().reason_string.as_deref().unwrap();
+    assert_eq!(text, format!("schema.mismatch; decision {decision}"));
+}
+
+#[test]
+fn a_3_x_client_that_is_refused_is_closed_and_its_qos_0_is_silent() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V3);
+    rig.entries.clear();
+    rig.packet(id, publish("plant/b/telemetry/x", "{}", QoS::AtMostOnce, 0));
+    rig.sync();
+    assert_eq!((rig.take(id), rig.closed.clone()), (vec![], vec![]));
+    rig.packet(id, publish("plant/b/telemetry/x", "{}", QoS::AtLeastOnce, 1));
+    assert_eq!(rig.closed, [], "recorded first");
+    rig.sync();
+    assert_eq!((rig.take(id), rig.closed.clone()), (vec![], vec![id]));
+    assert_eq!(rig.entry_types(), ["publish.refused", "publish.refused", "disconnect"]);
+}
+
+#[test]
+fn qos_2_is_delivered_once_however_often_it_is_sent() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    for _ in 0..3 {
+        rig.packet(id, publish(T, r#"{"t":1}"#, QoS::ExactlyOnce, 5));
+    }
+    rig.sync();
+    assert_eq!(rig.payloads(board).len(), 1);
+    assert_eq!(rig.take(id), vec![Packet::PubRec(ack(5)); 3]);
+    assert_eq!(rig.entry_types(), ["publish", "publish.dup", "publish.dup"]);
+    rig.packet(id, Packet::PubRel(ack(5)));
+    assert_eq!(rig.take(id), [Packet::PubComp(ack(5))]);
+    rig.packet(id, Packet::PubRel(ack(5)));
+    let Packet::PubComp(unknown) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(unknown.reason, ReasonCode::PacketIdentifierNotFound);
+    rig.packet(id, publish(T, r#"{"t":2}"#, QoS::ExactlyOnce, 5));
+    rig.sync();
+    assert_eq!(rig.payloads(board), [r#"{"t":2}"#]);
+}
+
+#[test]
+fn a_quarantined_message_goes_to_those_who_read_the_quarantine_and_is_answered_no() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    rig.subscribe(board, "$quarantine/#", QoS::AtMostOnce);
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    rig.packet(id, publish("plant/a/telemetry/odd", r#"{"u":1}"#, QoS::AtLeastOnce, 1));
+    rig.sync();
+    let seen = rig.delivered(board);
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    let topic = seen[0].topic.as_ref().unwrap().as_str();
+    assert_eq!(topic, "$quarantine/odd/plant/a/telemetry/odd");
+    let Packet::PubAck(no) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(no.reason, ReasonCode::ImplementationSpecificError);
+    assert_eq!(rig.entries[0]["type"], "publish.refused");
+    assert_eq!(rig.entries[0]["quarantine"], topic);
+}
+
+#[test]
+fn c12_an_alias_stands_for_the_topic_that_is_checked_and_routed() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    let id = rig.client("device/a", V5);
+    let mut first = message(T, r#"{"t":1}"#, QoS::AtMostOnce, 0);
+    first.properties.topic_alias = Some(1);
+    let mut second = first.clone();
+    second.topic = None;
+    rig.packet(id, Packet::Publish(Box::new(first)));
+    rig.packet(id, Packet::Publish(Box::new(second)));
+    rig.sync();
+    let seen = rig.delivered(board);
+    assert_eq!(seen.len(), 2);
+    for publish in seen {
+        assert_eq!(publish.topic.unwrap().as_str(), T);
+        assert_eq!(publish.properties.topic_alias, None);
+    }
+    let mut forbidden = message("plant/b/telemetry/x", "{}", QoS::AtLeastOnce, 9);
+    forbidden.properties.topic_alias = Some(1);
+    rig.packet(id, Packet::Publish(Box::new(forbidden)));
+    let mut again = message(T, "{}", QoS::AtLeastOnce, 10);
+    again.topic = None;
+    again.properties.topic_alias = Some(1);
+    rig.packet(id, Packet::Publish(Box::new(again)));
+    rig.sync();
+    assert_eq!(rig.payloads(board), Vec::<String>::new(), "the alias now means what is forbidden");
+}
+
+#[test]
+fn d03_more_than_the_receive_maximum_is_a_violation() {
+    let bounds = Bounds { receive_maximum: 2, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let id = rig.client("device/a", V5);
+    for packet_id in 1..=3 {
+        rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, packet_id));
+    }
+    rig.sync();
+    let sent = rig.take(id);
+    let Some(Packet::Disconnect(last)) = sent.last() else { panic!("{sent:?}") };
+    assert_eq!(last.reason, ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(rig.closed, [id]);
+}
+
+#[test]
+fn bounds_hold_at_the_bound_and_refuse_one_past_it() {
+    let bounds = Bounds { topic_levels_max: 4, topic_bytes_max: 24, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let id = rig.client("device/a", V5);
+    let reasons = |rig: &mut Rig, topic: &str| {
+        rig.packet(id, publish(topic, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+        rig.sync();
+        match &rig.take(id)[..] {
+            [Packet::PubAck(ack)] => ack.reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reasons(&mut rig, T), ReasonCode::Success);
+    assert_eq!(reasons(&mut rig, "plant/a/telemetry/x/y"), ReasonCode::TopicNameInvalid);
+    assert_eq!(reasons(&mut rig, "plant/a/telemetry/123456"), ReasonCode::Success);
+    assert_eq!(reasons(&mut rig, "plant/a/telemetry/1234567"), ReasonCode::TopicNameInvalid);
+}
+
+#[test]
+fn a_second_connect_and_packets_of_a_server_end_the_connection() {
+    let mut rig = Rig::new();
+    for bad in [Packet::Connect(Box::new(connect(V5, "a"))), Packet::PingResp] {
+        let id = rig.client("device/a", V5);
+        rig.packet(id, bad);
+        rig.sync();
+        let sent = rig.take(id);
+        let Some(Packet::Disconnect(last)) = sent.last() else { panic!("{sent:?}") };
+        assert_eq!(last.reason, ReasonCode::ProtocolError);
+        assert_eq!(rig.closed.pop(), Some(id));
+        rig.close(id);
+    }
+}
+
+#[test]
+fn a_stop_tells_everybody_and_writes_the_last_entry() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    rig.input(Input::Stop);
+    assert!(!rig.stopped, "the stop entry is not on disk yet");
+    rig.sync();
+    assert!(rig.stopped);
+    let sent = rig.take(id);
+    assert!(matches!(&sent[..], [Packet::Disconnect(last)]
+        if last.reason == ReasonCode::ServerShuttingDown));
+    assert_eq!(rig.entry_types(), ["disconnect", "stop"]);
+}
+
+#[test]
+fn handshake_refusals_of_one_address_share_an_entry() {
+    let mut rig = Rig::new();
+    rig.entries.clear();
+    let peer = "10.0.0.9:1".parse().unwrap();
+    for _ in 0..5 {
+        rig.input(Input::HandshakeRefused { peer, reason: "certificate.expired" });
+    }
+    assert_eq!(rig.entry_types(), ["connect.refused"]);
+    rig.advance(Duration::from_secs(10));
+    assert_eq!(rig.entries[0]["count"], 4);
+    assert_eq!(rig.entries[0]["peer"], "10.0.0.9");
+    rig.entries.clear();
+    rig.advance(Duration::from_secs(60));
+    assert_eq!(rig.entry_types(), Vec::<String>::new());
+}

@@ -1,0 +1,396 @@
+//! The core, driven by hand: every input at a time of our choosing, every output looked at.
+
+mod deliveries;
+mod line;
+mod sessions;
+mod wills;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::*;
+use crate::evidence::{Batch, BatchId, Synced};
+use crate::limits::LimitsConfig;
+use crate::mqtt::{
+    Ack, Connect, ConnectProperties, Decoded, Decoder, Disconnect, DisconnectProperties, PacketId,
+    ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter,
+    SubscriptionOptions, TopicName, Will,
+};
+use crate::policy::Policy;
+use crate::schema::Schemas;
+use crate::session::Bounds;
+use crate::time::UnixNanos;
+
+const POLICY: &str = r#"
+version = 1
+
+[[permit]]
+id = "device-client-id"
+who = ["device", "dashboard"]
+client_id = "${device}*"
+
+[[permit]]
+id = "telemetry"
+who = ["device"]
+publish = ["plant/${device}/telemetry/#"]
+qos_max = 2
+retain = true
+clear_retained = true
+schema = "required"
+
+[[permit]]
+id = "sealed"
+who = ["device"]
+publish = ["plant/${device}/sealed/#"]
+qos_max = 2
+retain = true
+clear_retained = true
+schema = "opaque"
+
+[[permit]]
+id = "commands"
+who = ["device"]
+subscribe = ["plant/${device}/commands/#"]
+
+[[permit]]
+id = "dashboards"
+who = ["dashboard"]
+subscribe = ["plant/#", "$quarantine/#"]
+"#;
+
+const REGISTRY: &str = r#"
+version = 1
+
+[[schema]]
+id = "telemetry"
+filter = "plant/+/telemetry/#"
+file = "telemetry.schema.json"
+on_failure = "refuse"
+
+[[schema]]
+id = "odd"
+filter = "plant/+/telemetry/odd"
+file = "telemetry.schema.json"
+on_failure = "quarantine"
+"#;
+
+const SCHEMA: &str = r#"{"type":"object","required":["t"],"properties":{"t":{"type":"number"}}}"#;
+
+/// A broker, and what came out of it.
+pub(super) struct Rig {
+    pub(super) broker: Broker,
+    pub(super) now: Now,
+    waiting: VecDeque<BatchId>,
+    pub(super) entries: Vec<Value>,
+    batches: Vec<(BatchId, usize)>,
+    next_connection: u64,
+    sent: BTreeMap<ConnectionId, Vec<Packet>>,
+    versions: BTreeMap<ConnectionId, ProtocolVersion>,
+    pub(super) closed: Vec<ConnectionId>,
+    pub(super) paused: Vec<ConnectionId>,
+    pub(super) stopped: bool,
+    /// Whether deliveries are reported as written at once.
+    pub(super) writes: bool,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(Bounds::default(), LimitsConfig::default())
+    }
+
+    pub(super) fn with(bounds: Bounds, limits: LimitsConfig) -> Self {
+        let now = Now { instant: Instant::ZERO, unix: UnixNanos::from_seconds(1_000_000) };
+        let read = |_: &str| -> std::io::Result<String> { Ok(SCHEMA.to_owned()) };
+        let settings = Settings {
+            node: "plant".into(),
+            shard: 0,
+            bounds,
+            backlog: Backlog::default(),
+            policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
+            schemas: Arc::new(Schemas::parse("registry.toml", REGISTRY, read).unwrap()),
+            limits,
+            config_sha256: [1; 32],
+            seed: [7; 32],
+        };
+        let mut rig = Self {
+            broker: Broker::new(settings, now),
+            now,
+            waiting: VecDeque::new(),
+            entries: Vec::new(),
+            batches: Vec::new(),
+            next_connection: 0,
+            sent: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            closed: Vec::new(),
+            paused: Vec::new(),
+            stopped: false,
+            writes: true,
+        };
+        rig.sync();
+        rig
+    }
+
+    /// Lets one input happen; nothing is synced yet.
+    pub(super) fn input(&mut self, input: Input) {
+        self.broker.handle(self.now, input);
+        self.round();
+    }
+
+    /// Brings everything that waits to disk, until nothing waits.
+    pub(super) fn sync(&mut self) {
+        self.round();
+        while let Some(id) = self.waiting.pop_front() {
+            self.sync_batch(id);
+        }
+    }
+
+    fn sync_batch(&mut self, id: BatchId) {
+        let before: usize = self
+            .batches
+            .iter()
+            .take_while(|(other, _)| *other != id)
+            .map(|(_, records)| *records)
+            .sum();
+        let synced = Synced::assertion(id, before as u64);
+        self.broker.handle(self.now, Input::Sequenced(synced));
+        self.round();
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now.instant = self.now.instant.after(by);
+        self.now.unix = UnixNanos::new(self.now.unix.as_nanos() + by.as_nanos() as u64);
+        self.broker.handle_timeout(self.now);
+        self.sync();
+    }
+
+    fn round(&mut self) {
+        self.broker.finish_round(self.now);
+        while let Some(output) = self.broker.poll_output() {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Send { connection, packet } => {
+                self.sent.entry(connection).or_default().push(packet);
+            }
+            Output::Deliver { connection, publish, dup, packet_id } => {
+                let mut bytes = Vec::new();
+                publish.write_to(dup, packet_id, &mut bytes);
+                let version = self.versions[&connection];
+                let decoded = Decoder::client(version, usize::MAX).decode(&bytes).unwrap();
+                let Decoded::Packet { packet, .. } = decoded else { panic!("half a packet") };
+                self.sent.entry(connection).or_default().push(packet);
+                if self.writes {
+                    let bytes = publish.len();
+                    self.broker.handle(self.now, Input::Written { connection, bytes });
+                }
+            }
+            Output::Sequence { id, batch } => {
+                self.note(&batch);
+                self.batches.push((id, batch.len()));
+                self.waiting.push_back(id);
+            }
+            Output::Close { connection } => self.closed.push(connection),
+            Output::Pause { connection } => self.paused.push(connection),
+            Output::Resume { connection } => self.paused.retain(|paused| *paused != connection),
+            Output::Stopped => self.stopped = true,
+            Output::Administered { .. } | Output::Event(_) => {}
+        }
+    }
+
+    fn note(&mut self, batch: &Batch) {
+        for record in batch.iter() {
+            let entry: Value = serde_json::from_slice(record.head).unwrap();
+            if let Some(body) = record.body {
+                let c = crate::evidence::commitment(&body.salt, &body.payload);
+                let mut text = Vec::new();
+                crate::evidence::EntryWriter::begin(
+                    &mut text,
+                    crate::evidence::EntryType::Start,
+                    UnixNanos::new(0),
+                    "",
+                    "",
+                )
+                .hash("c", &c)
+                .finish();
+                let expected: Value = serde_json::from_slice(&text).unwrap();
+                assert_eq!(entry["c"], expected["c"], "the entry commits to its body");
+            }
+            self.entries.push(entry);
+        }
+    }
+
+    /// Opens a connection of `role/name`; nothing is sent on it yet.
+    pub(super) fn open(&mut self, uri_path: &str) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let uri = format!("spiffe://plant/{uri_path}");
+        let facts = ConnectionFacts {
+            identity: Identity::parse(&uri, "plant").unwrap(),
+            x5t: [3; 32],
+            spki_sha256: [4; 32],
+            issuer_name: "CN=issuing".into(),
+            serial: "01".into(),
+            not_before: UnixNanos::new(0),
+            not_after: UnixNanos::from_seconds(1_000_000 + 30 * 86_400),
+            peer: "127.0.0.1:4000".parse().unwrap(),
+            tls_version: "1.3",
+            tls_suite: "TLS13_AES_256_GCM_SHA384".into(),
+            exporter_sha256: [5; 32],
+        };
+        let connect_deadline = self.now.instant.after(Duration::from_secs(10));
+        self.input(Input::Opened { connection: id, facts: Arc::new(facts), connect_deadline });
+        id
+    }
+
+    pub(super) fn packet(&mut self, connection: ConnectionId, packet: Packet) {
+        self.input(Input::Packets { connection, packets: vec![packet] });
+    }
+
+    /// Opens a connection and connects on it, synced, its CONNACK taken.
+    pub(super) fn connect(&mut self, uri_path: &str, connect: Connect) -> ConnectionId {
+        let id = self.open(uri_path);
+        self.versions.insert(id, connect.version);
+        self.packet(id, Packet::Connect(Box::new(connect)));
+        self.sync();
+        id
+    }
+
+    /// [`Self::connect`], and the CONNACK must say yes.
+    pub(super) fn client(&mut self, uri_path: &str, version: ProtocolVersion) -> ConnectionId {
+        let name = uri_path.rsplit('/').next().unwrap();
+        let id = self.connect(uri_path, connect(version, name));
+        let sent = self.take(id);
+        assert!(
+            matches!(&sent[..], [Packet::ConnAck(ack)] if ack.reason == ReasonCode::Success),
+            "{sent:?}"
+        );
+        id
+    }
+
+    pub(super) fn subscribe(&mut self, connection: ConnectionId, filter: &str, qos: QoS) {
+        let options = SubscriptionOptions { qos, ..Default::default() };
+        self.subscribe_with(connection, filter, options, None);
+        let sent = self.take(connection);
+        let Some(Packet::SubAck(ack)) = sent.first() else { panic!("{sent:?}") };
+        assert!(!ack.reasons[0].is_error(), "{ack:?}");
+        for packet in sent.into_iter().skip(1) {
+            self.sent.entry(connection).or_default().push(packet);
+        }
+    }
+
+    pub(super) fn subscribe_with(
+        &mut self,
+        connection: ConnectionId,
+        filter: &str,
+        options: SubscriptionOptions,
+        subscription_identifier: Option<u32>,
+    ) {
+        let subscribe = Subscribe {
+            packet_id: PacketId::ONE,
+            subscription_identifier,
+            user_properties: Vec::new(),
+            filters: vec![SubscribeFilter { filter: filter.to_owned(), options }],
+        };
+        self.packet(connection, Packet::Subscribe(Box::new(subscribe)));
+        self.sync();
+    }
+
+    pub(super) fn close(&mut self, connection: ConnectionId) {
+        self.input(Input::Closed { connection, cause: CloseCause::Peer });
+        self.sync();
+    }
+
+    /// Takes what was sent to a connection.
+    pub(super) fn take(&mut self, connection: ConnectionId) -> Vec<Packet> {
+        self.sent.remove(&connection).unwrap_or_default()
+    }
+
+    /// Takes the publishes that were sent to a connection: topic, payload, QoS, retain.
+    pub(super) fn delivered(&mut self, connection: ConnectionId) -> Vec<Publish> {
+        self.take(connection)
+            .into_iter()
+            .filter_map(|packet| match packet {
+                Packet::Publish(publish) => Some(*publish),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn payloads(&mut self, connection: ConnectionId) -> Vec<String> {
+        let text = |publish: Publish| String::from_utf8(publish.payload.to_vec()).unwrap();
+        self.delivered(connection).into_iter().map(text).collect()
+    }
+
+    /// Types of all entries since the last call.
+    pub(super) fn entry_types(&mut self) -> Vec<String> {
+        self.entries.drain(..).map(|entry| entry["type"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+pub(super) fn connect(version: ProtocolVersion, client_id: &str) -> Connect {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive_seconds: 60,
+        client_id: ClientId::new(client_id),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// A CONNECT whose session outlives its connection by `seconds`.
+pub(super) fn lasting(version: ProtocolVersion, client_id: &str, seconds: u32) -> Connect {
+    let mut packet = connect(version, client_id);
+    packet.clean_start = false;
+    if version.is_v5() {
+        packet.properties.session_expiry_seconds = Some(seconds);
+    }
+    packet
+}
+
+pub(super) fn publish(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> Packet {
+    Packet::Publish(Box::new(message(topic, payload, qos, packet_id)))
+}
+
+pub(super) fn message(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> Publish {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: Some(TopicName::parse(topic).unwrap()),
+        packet_id: PacketId::new(packet_id).filter(|_| qos > QoS::AtMostOnce),
+        properties: PublishProperties::default(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+pub(super) fn ack(packet_id: u16) -> Ack {
+    Ack::new(PacketId::new(packet_id).unwrap(), ReasonCode::Success)
+}
+
+pub(super) fn disconnect(reason: ReasonCode) -> Packet {
+    let properties = DisconnectProperties::default();
+    Packet::Disconnect(Box::new(Disconnect { reason, properties }))
+}
+
+pub(super) fn will(topic: &str, payload: &str, delay_seconds: u32) -> Will {
+    Will {
+        topic: TopicName::parse(topic).unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: crate::mqtt::WillProperties {
+            delay_seconds: Some(delay_seconds),
+            ..Default::default()
+        },
+    }
+}

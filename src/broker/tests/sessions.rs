@@ -1,0 +1,165 @@
+//! Sessions: beginning, lasting, taken over only by their own identity, ending.
+
+use super::*;
+
+const V5: ProtocolVersion = ProtocolVersion::V5;
+const T: &str = "plant/a/telemetry/x";
+
+fn connack(rig: &mut Rig, id: ConnectionId) -> crate::mqtt::ConnAck {
+    let sent = rig.take(id);
+    match sent.into_iter().next() {
+        Some(Packet::ConnAck(ack)) => *ack,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn c10_the_same_client_id_of_another_identity_is_another_session() {
+    let mut rig = Rig::new();
+    // `b1` is a client id that both `b` and `b1` may use.
+    let victim = rig.connect("device/b1", lasting(V5, "b1", 600));
+    assert_eq!(connack(&mut rig, victim).reason, ReasonCode::Success);
+    rig.subscribe(victim, "plant/b1/commands/#", QoS::AtLeastOnce);
+    let other = rig.connect("device/b", lasting(V5, "b1", 600));
+    let ack = connack(&mut rig, other);
+    assert_eq!((ack.reason, ack.session_present), (ReasonCode::Success, false));
+    assert_eq!(rig.closed, [], "nobody was evicted");
+    let again = rig.connect("device/b1", lasting(V5, "b1", 600));
+    assert!(connack(&mut rig, again).session_present);
+    assert_eq!(rig.closed, [victim], "only by itself");
+    let Packet::Disconnect(told) = &rig.take(victim)[0] else { panic!() };
+    assert_eq!(told.reason, ReasonCode::SessionTakenOver);
+}
+
+#[test]
+fn a_session_keeps_what_comes_while_it_is_away_and_ends_in_time() {
+    for version in [V5, ProtocolVersion::V3_1_1, ProtocolVersion::V3_1] {
+        let mut rig = Rig::new();
+        let board = rig.connect("dashboard/b", lasting(version, "b", 100));
+        connack(&mut rig, board);
+        rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+        rig.close(board);
+        let device = rig.client("device/a", V5);
+        rig.packet(device, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+        rig.packet(device, publish(T, r#"{"t":2}"#, QoS::AtMostOnce, 0));
+        rig.sync();
+        let board = rig.connect("dashboard/b", lasting(version, "b", 100));
+        let sent = rig.take(board);
+        let Packet::ConnAck(ack) = &sent[0] else { panic!("{sent:?}") };
+        assert!(ack.session_present);
+        let Packet::Publish(kept) = &sent[1] else { panic!("{sent:?}") };
+        assert_eq!((&kept.payload[..], sent.len()), (&br#"{"t":1}"#[..], 2));
+        // Not acknowledged: sent again, marked as such.
+        rig.close(board);
+        let board = rig.connect("dashboard/b", lasting(version, "b", 100));
+        let again = rig.delivered(board);
+        assert_eq!((again.len(), again[0].dup), (1, true));
+        rig.packet(board, Packet::PubAck(ack_of(&again[0])));
+        rig.close(board);
+        rig.advance(Duration::from_secs(7 * 86_400 + 1));
+        assert_eq!(rig.broker.sessions.len(), 0, "{version:?} ended");
+        assert_eq!(rig.broker.subscriptions.len(), 0);
+    }
+}
+
+fn ack_of(publish: &Publish) -> Ack {
+    Ack::new(publish.packet_id.unwrap(), ReasonCode::Success)
+}
+
+#[test]
+fn clean_start_forgets_and_a_session_without_expiry_ends_with_its_connection() {
+    let mut rig = Rig::new();
+    let board = rig.connect("dashboard/b", lasting(V5, "b", 100));
+    rig.subscribe_with(board, "plant/#", SubscriptionOptions::default(), None);
+    rig.close(board);
+    assert_eq!(rig.broker.subscriptions.len(), 1);
+    let board = rig.client("dashboard/b", V5);
+    assert_eq!(rig.broker.subscriptions.len(), 0);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    rig.close(board);
+    assert_eq!((rig.broker.sessions.len(), rig.broker.subscriptions.len()), (0, 0));
+}
+
+#[test]
+fn client_ids_are_judged_assigned_and_bounded() {
+    let mut rig = Rig::new();
+    let id = rig.connect("device/a", connect(V5, "someone-else"));
+    assert_eq!(connack(&mut rig, id).reason, ReasonCode::ClientIdentifierNotValid);
+    assert_eq!(rig.closed.pop(), Some(id));
+    let id = rig.connect("device/a", connect(V5, ""));
+    let assigned = connack(&mut rig, id).properties.assigned_client_identifier.unwrap();
+    assert!(assigned.starts_with("a-"), "{assigned}");
+    let id = rig.connect("device/a", connect(ProtocolVersion::V3_1, ""));
+    assert_eq!(connack(&mut rig, id).reason, ReasonCode::ClientIdentifierNotValid);
+    let mut keep = connect(ProtocolVersion::V3_1_1, "");
+    keep.clean_start = false;
+    let id = rig.connect("device/a", keep);
+    assert_eq!(connack(&mut rig, id).reason, ReasonCode::ClientIdentifierNotValid);
+    let id = rig.connect("device/a", connect(V5, &"a".repeat(129)));
+    assert_eq!(connack(&mut rig, id).reason, ReasonCode::ClientIdentifierNotValid);
+}
+
+#[test]
+fn a_silent_client_is_ended_after_one_and_a_half_keep_alives() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    rig.advance(Duration::from_secs(89));
+    rig.packet(id, Packet::PingReq);
+    assert_eq!(rig.take(id), [Packet::PingResp]);
+    rig.advance(Duration::from_secs(89));
+    assert_eq!(rig.closed, []);
+    rig.advance(Duration::from_secs(1));
+    assert_eq!(rig.closed, [id]);
+    let Packet::Disconnect(told) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(told.reason, ReasonCode::KeepAliveTimeout);
+}
+
+#[test]
+fn e12_a_session_ends_when_its_certificate_does() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    for _ in 0..30 * 1_440 - 1 {
+        rig.advance(Duration::from_secs(60));
+        rig.packet(id, Packet::PingReq);
+    }
+    assert_eq!(rig.closed, []);
+    rig.advance(Duration::from_secs(60));
+    assert_eq!(rig.closed, [id]);
+}
+
+#[test]
+fn e08_no_connect_in_time_is_the_end() {
+    let mut rig = Rig::new();
+    rig.entries.clear();
+    let id = rig.open("device/a");
+    rig.advance(Duration::from_secs(10));
+    assert_eq!(rig.closed, [id]);
+    assert_eq!(rig.entries[0]["why"], "connect.timeout");
+}
+
+#[test]
+fn keep_alive_is_announced_where_it_is_not_the_clients() {
+    let mut rig = Rig::new();
+    for (asked, told) in [(0, Some(1_200)), (4, Some(5)), (60, None), (65_535, Some(1_200))] {
+        let mut packet = connect(V5, "a");
+        packet.keep_alive_seconds = asked;
+        let id = rig.connect("device/a", packet);
+        let ack = connack(&mut rig, id);
+        assert_eq!(ack.properties.server_keep_alive_seconds, told, "{asked}");
+        rig.close(id);
+    }
+}
+
+#[test]
+fn a_session_cannot_be_prolonged_by_disconnect() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    let properties =
+        DisconnectProperties { session_expiry_seconds: Some(60), ..Default::default() };
+    let reason = ReasonCode::Success;
+    rig.packet(id, Packet::Disconnect(Box::new(Disconnect { reason, properties })));
+    rig.sync();
+    let Packet::Disconnect(told) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(told.reason, ReasonCode::ProtocolError);
+    assert_eq!(rig.broker.sessions.len(), 0);
+}

@@ -1,0 +1,106 @@
+//! Timers that are due.
+
+use std::time::Duration;
+
+use super::Broker;
+use super::disconnect::Ending;
+use super::input::ConnectionId;
+use super::output::Output;
+use crate::routing::SessionKey;
+use crate::session::{Phase, Timer};
+use crate::time::{Instant, Now, UnixNanos};
+
+/// How often expired retained messages are looked for.
+pub(super) const RETAINED_WALK: Duration = Duration::from_secs(60);
+/// The timer of it.
+pub(super) const RETAINED: Timer<ConnectionId, SessionKey> = Timer::RetainedExpiry;
+/// The wall clock can step, so the end of a certificate is looked at anew at least this often.
+const CERTIFICATE_CHECK_MAX: Duration = Duration::from_secs(60);
+
+/// How long a client may be silent. [MQTT-3.1.2-22]
+pub(super) fn silence_max(keep_alive_seconds: u32) -> Duration {
+    Duration::from_millis(u64::from(keep_alive_seconds) * 1_500)
+}
+
+/// When a certificate that ends at `not_after` must be looked at.
+pub(super) fn certificate_check(now: Now, not_after: UnixNanos) -> Instant {
+    now.instant.after(not_after.since(now.unix).min(CERTIFICATE_CHECK_MAX))
+}
+
+impl Broker {
+    /// Lets every timer that is due at `now` fire. Call it when [`Self::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        // A walk sets itself again at `now`, to let others in between: so the timers that are due
+        // at the beginning are taken, not those that they set.
+        let mut due = Vec::new();
+        while let Some(timer) = self.timers.pop_due(now.instant) {
+            due.push(timer);
+        }
+        for timer in due {
+            self.fire(now, timer);
+        }
+    }
+
+    fn fire(&mut self, now: Now, timer: Timer<ConnectionId, SessionKey>) {
+        match timer {
+            Timer::ConnectDeadline(id) => {
+                let waiting = self.connections.get(&id);
+                if waiting.is_some_and(|known| known.phase == Phase::AwaitingConnect) {
+                    self.end(now, id, Ending::ConnectTimeout);
+                }
+            }
+            Timer::KeepAlive(id) => self.check_keep_alive(now, id),
+            Timer::CertificateEnd(id) => self.check_certificate(now, id),
+            Timer::Unpause(id) => {
+                if self.connections.get(&id).is_some_and(|known| known.phase == Phase::Connected) {
+                    self.outputs.push_back(Output::Resume { connection: id });
+                }
+            }
+            Timer::SessionExpiry(key) => self.check_session(now, key),
+            Timer::WillDelay(key) => {
+                let due = self.sessions.get(&key).and_then(|session| session.will_due);
+                if due.is_some_and(|due| due <= now.instant) {
+                    self.publish_will(now, key);
+                }
+            }
+            Timer::RetainedWalk(key) => self.walk_retained(now, key),
+            Timer::RefusalsDue => self.close_refusal_counts(now, false),
+            Timer::RetainedExpiry => {
+                self.retained.expire(now.instant);
+                self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);
+            }
+        }
+    }
+
+    fn check_keep_alive(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.phase != Phase::Connected {
+            return;
+        }
+        let due = connection.last_heard.after(silence_max(connection.keep_alive_seconds));
+        if due <= now.instant {
+            self.end(now, id, Ending::KeepAlive);
+        } else {
+            self.timers.set(due, Timer::KeepAlive(id));
+        }
+    }
+
+    fn check_certificate(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let not_after = connection.facts.not_after;
+        if not_after <= now.unix {
+            self.end(now, id, Ending::CertificateEnd);
+        } else {
+            self.timers.set(certificate_check(now, not_after), Timer::CertificateEnd(id));
+        }
+    }
+
+    fn check_session(&mut self, now: Now, key: SessionKey) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let Some(away_since) = session.away_since else { return };
+        let due = away_since.after(super::connect::session_expiry(session.expiry_seconds));
+        if due <= now.instant {
+            self.end_session(now, key);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The Will: judged at CONNECT, and again when it is published (section 3.1.2.5).
+//!
+//! A Will walks the same line as a PUBLISH, less the limiter: its author is not there to be
+//! slowed, and a session has one.
+
+use std::time::Duration;
+
+use super::Broker;
+use super::effect::{AcceptedPublish, Effect};
+use super::output::{Event, EventKind, Output};
+use super::record::refusal_fields;
+use crate::evidence::{Body, Decision, EntryType, EntryWriter};
+use crate::limits::Admitted;
+use crate::mqtt::{Publish, Will};
+use crate::refusal::{Refusal, Refused};
+use crate::routing::SessionKey;
+use crate::schema::{Conforming, Outcome};
+use crate::session::{Author, Received, Timer};
+use crate::time::Now;
+
+impl Broker {
+    /// Judges a Will as if it were published now.
+    pub(super) fn judge_will(&self, author: &Author, will: &Will) -> Result<Conforming, Refused> {
+        let bounds = &self.settings.bounds;
+        if will.topic.as_str().len() > usize::from(bounds.topic_bytes_max) {
+            return Err(Refusal::TopicTooLong.into());
+        }
+        if will.topic.levels().count() > usize::from(bounds.topic_levels_max) {
+            return Err(Refusal::TopicTooDeep.into());
+        }
+        if will.properties.publish.user_properties.len() > bounds.user_properties_max as usize {
+            return Err(Refusal::UserPropertyCount.into());
+        }
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: Some(will.topic.clone()),
+            packet_id: None,
+            properties: will.properties.publish.clone(),
+            payload: will.payload.clone(),
+        };
+        let received = Received::new(author.clone(), will.topic.clone(), Box::new(publish));
+        let authorized =
+            self.settings.policy.authorize(received).map_err(|(_, refused)| refused)?;
+        self.settings.schemas.check(Admitted::for_will(authorized)).map_err(|(_, refused)| refused)
+    }
+
+    /// The connection of a session ended without calling its Will off: publishes it now or sets
+    /// its delay. [MQTT-3.1.2-8], [MQTT-3.1.3-9]
+    pub(super) fn schedule_will(&mut self, now: Now, key: SessionKey) {
+        let longest = self.settings.bounds.will_delay_seconds_max;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(will) = &session.will else { return };
+        let delay = will.properties.delay_seconds.unwrap_or(0);
+        let delay = delay.min(longest).min(session.expiry_seconds);
+        if delay == 0 {
+            return self.publish_will(now, key);
+        }
+        let due = now.instant.after(Duration::from_secs(delay.into()));
+        session.will_due = Some(due);
+        self.timers.set(due, Timer::WillDelay(key));
+    }
+
+    /// Publishes the Will of a session, if it still has one and its author still may.
+    pub(super) fn publish_will(&mut self, now: Now, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.will_due = None;
+        let Some(will) = session.will.take() else { return };
+        let author = session.author.clone();
+        let decision = self.decide();
+        let (kind, refused) = match self.judge_will(&author, &will) {
+            Ok(conforming) => {
+                let refused = match conforming.outcome() {
+                    Outcome::Quarantined { refused, .. } => Some(refused.clone()),
+                    Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => None,
+                };
+                let offset =
+                    self.record_publish(now, None, EntryType::Will, &decision, &conforming);
+                self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
+                    conforming,
+                    offset,
+                    arrived: now.instant,
+                    session: Some(key),
+                    acknowledge: None,
+                })));
+                (EventKind::WillPublished, refused)
+            }
+            Err(refused) => {
+                self.counters.refuse(refused.refusal);
+                self.record(now, EntryType::Will, &decision, |entry| {
+                    refusal_fields(entry.who(author.identity()), &refused)
+                        .text("topic", will.topic.as_str())
+                });
+                (EventKind::WillRefused, Some(refused))
+            }
+        };
+        self.outputs.push_back(Output::Event(Event {
+            kind,
+            decision,
+            identity: Some(author.identity().clone()),
+            client_id: Some(author.client_id().as_str().to_owned()),
+            peer: None,
+            topic: Some(will.topic.as_str().to_owned()),
+            reason: refused.as_ref().map(|refused| refused.refusal.name()),
+            by: refused.and_then(|refused| refused.by),
+        }));
+    }
+
+    /// Records an entry of a session that has no connection: with the `connect` entry of its last
+    /// one.
+    pub(super) fn record_of_session(
+        &mut self,
+        now: Now,
+        author: &Author,
+        kind: EntryType,
+        decision: &str,
+        body: Body,
+        write: impl FnOnce(EntryWriter<'_>) -> EntryWriter<'_>,
+    ) -> u64 {
+        let key = (author.identity().clone(), author.client_id().clone());
+        let session = self.session_keys.get(&key).and_then(|key| self.sessions.get(key));
+        let connect_index = session.map(|session| session.connect_index);
+        let node = &self.settings.node;
+        self.ledger.record(Some(body), |out| {
+            let mut entry =
+                EntryWriter::begin(out, kind, now.unix, node, decision).who(author.identity());
+            if let Some(index) = connect_index {
+                entry = entry.number("conn", index);
+            }
+            write(entry).finish();
+        })
+    }
+
+    /// A Will that was accepted at CONNECT, for its entry.
+    pub(super) fn will_fields<'a>(entry: EntryWriter<'a>, will: Option<&Will>) -> EntryWriter<'a> {
+        match will {
+            None => entry,
+            Some(will) => entry
+                .text("will", will.topic.as_str())
+                .number("will_qos", will.qos as u64)
+                .flag("will_retain", will.retain)
+                .number("will_len", will.payload.len() as u64),
+        }
+    }
+
+    /// Names a decision in an entry that has no other field for it.
+    pub(super) fn allow(entry: EntryWriter<'_>) -> EntryWriter<'_> {
+        entry.decision(Decision::Allow)
+    }
+}

@@ -1,0 +1,124 @@
+//! `avow audit`: verify, search, show and prove the log of evidence.
+//!
+//! `verify` trusts nothing but the files and the verifier key, so it always reads the files
+//! itself, also beside a running broker. The others read what the newest checkpoint covers.
+
+pub(super) mod answer;
+mod print;
+mod read;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Answer, CliFailure};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditVerb {
+    /// Derive the tree again from the bytes and check every checkpoint (exit 0 or 1)
+    Verify(VerifyArguments),
+    /// Show the newest entries
+    Tail(TailArguments),
+    /// Search entries
+    Query(QueryArguments),
+    /// Show one entry, its place and its body
+    Show(ShowArguments),
+    /// Prove that one entry is in the signed log, for a checker that trusts nobody
+    Prove(ProveArguments),
+    /// Build the query index again from the log
+    Reindex,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct VerifyArguments {
+    /// Verifier key that the checkpoints must be signed with [default: DIR/log.vkey]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TailArguments {
+    /// Wait for more
+    #[arg(short, long)]
+    follow: bool,
+    /// How many
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    lines: u64,
+    /// Print the entries as they are: one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct QueryArguments {
+    /// Only this device
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Only this peer, as role/name
+    #[arg(long, value_name = "ROLE/NAME", conflicts_with = "device")]
+    who: Option<String>,
+    /// Only topics that match this Topic Filter
+    #[arg(long, value_name = "FILTER")]
+    topic: Option<String>,
+    /// Only this type of entry: publish, connect.refused, …
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only what was allowed, or denied
+    #[arg(long, value_enum)]
+    decision: Option<DecisionArgument>,
+    /// Not before: a time (2026-11-22T10:00:00Z) or an age (10m, 2h, 7d)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before: likewise
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the newest
+    #[arg(long, default_value_t = 100, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    limit: u64,
+    /// Print the entries as they are: one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShowArguments {
+    /// Index of the entry
+    index: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ProveArguments {
+    /// Index of the entry
+    index: u64,
+    /// Write entry.json, entry.tlog-proof and log.vkey into this directory instead
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "out")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DecisionArgument {
+    Allow,
+    Deny,
+}
+
+pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
+    match verb {
+        AuditVerb::Verify(arguments) => verify::run(dir, arguments),
+        AuditVerb::Tail(arguments) => read::tail(dir, arguments),
+        AuditVerb::Query(arguments) => read::query(dir, arguments),
+        AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
+        AuditVerb::Prove(arguments) => read::prove(dir, arguments),
+        AuditVerb::Reindex => read::reindex(dir),
+    }
+}

@@ -1,0 +1,226 @@
+//! `audit tail`, `query`, `show`, `prove` and `reindex`: asks the running broker, or reads alone.
+#![expect(clippy::disallowed_methods, reason = "`tail -f` waits")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::answer::{AnswerFault, Lines, LogReader, open_reader};
+use super::{DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print};
+use crate::cli::files::{Access, create, create_dir, require_absent};
+use crate::cli::record::verifier_key;
+use crate::cli::show::{self, escape, escape_bytes};
+use crate::cli::{Answer, CliFailure, check};
+use crate::identity::Role;
+use crate::server::admin::{Client, Lock, LogRequest, Request};
+use crate::storage::Index;
+use crate::time::UnixNanos;
+
+/// One line of an answer.
+#[derive(Debug, Deserialize)]
+struct Line {
+    index: u64,
+    entry: String,
+    proof: Option<String>,
+    verifier: Option<String>,
+    leaf_hash: Option<String>,
+    segment: Option<u64>,
+    offset: Option<u64>,
+    body_bytes: Option<u64>,
+    body: Option<String>,
+}
+
+/// Lines of a reading without broker.
+struct Local<'f>(&'f mut dyn FnMut(&str));
+
+impl Lines for Local<'_> {
+    fn line(&mut self, line: &str) -> Result<(), AnswerFault> {
+        (self.0)(line);
+        Ok(())
+    }
+
+    fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
+        std::thread::sleep(duration);
+        Ok(())
+    }
+}
+
+/// Reads the log of `dir`, calling `each` with every line that is understood.
+fn read(
+    dir: &Path,
+    request: LogRequest,
+    each: &mut dyn FnMut(Line),
+) -> Result<(), CliFailure> {
+    let mut broken = false;
+    let mut take = |line: &str| match serde_json::from_str(line) {
+        Ok(line) => each(line),
+        Err(_) => broken = true,
+    };
+    if let Some(mut client) = Client::connect(dir)? {
+        client.ask(&Request::Log(request), |line| {
+            take(line);
+            Ok(())
+        })?;
+    } else {
+        let config = crate::cli::configuration(dir)?;
+        let verifier = verifier_key(dir, None)?;
+        let directory = &config.evidence.directory;
+        let reader = open_reader(directory, &verifier)?;
+        // Only a query needs the index, and opening it writes: alone, we must own the directory.
+        let is_query = matches!(request, LogRequest::Query { .. });
+        let _lock = is_query.then(|| Lock::acquire(dir)).transpose()?;
+        let index = is_query.then(|| Index::open(directory, &reader)).transpose()?;
+        let index = index.map(|(index, _)| index);
+        let schemas = check::load_schemas(&config.files.schemas)?;
+        let mut log = LogReader { reader, verifier, index, schemas };
+        log.answer(&request, &mut Local(&mut take))?;
+    }
+    if broken { Err(CliFailure::Answer) } else { Ok(()) }
+}
+
+pub(super) fn tail(dir: &Path, arguments: &TailArguments) -> Result<Answer, CliFailure> {
+    let request = LogRequest::Tail { last: arguments.lines, follow: arguments.follow };
+    read(dir, request, &mut |line| {
+        print::entry(line.index, line.entry.as_bytes(), arguments.json);
+    })?;
+    Ok(Answer::Yes)
+}
+
+pub(super) fn query(dir: &Path, arguments: &QueryArguments) -> Result<Answer, CliFailure> {
+    let now = crate::cli::unix_now();
+    let time = |text: &Option<String>| {
+        let time = text.as_deref().map(|text| parse_time(text, now)).transpose();
+        time.map(|time| time.map(UnixNanos::as_nanos))
+    };
+    let device = arguments.device.as_ref();
+    let who = device.map(|name| format!("{}/{name}", Role::Device.as_str()));
+    let decision = arguments.decision.map(|decision| match decision {
+        DecisionArgument::Allow => "allow".to_owned(),
+        DecisionArgument::Deny => "deny".to_owned(),
+    });
+    let request = LogRequest::Query {
+        who: who.or_else(|| arguments.who.clone()),
+        kind: arguments.kind.clone(),
+        topic: arguments.topic.clone(),
+        decision,
+        since_unix_nanos: time(&arguments.since)?,
+        until_unix_nanos: time(&arguments.until)?,
+        limit: Some(arguments.limit),
+    };
+    let mut found = false;
+    read(dir, request, &mut |line| {
+        found = true;
+        print::entry(line.index, line.entry.as_bytes(), arguments.json);
+    })?;
+    Ok(if found { Answer::Yes } else { Answer::No })
+}
+
+/// The one line that answers `request`.
+fn read_one(dir: &Path, request: LogRequest, index: u64) -> Result<Line, CliFailure> {
+    let mut found = None;
+    read(dir, request, &mut |line| found = Some(line))?;
+    found.ok_or(CliFailure::NoEntry(index))
+}
+
+pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer, CliFailure> {
+    let index = arguments.index;
+    let line = read_one(dir, LogRequest::Show { index }, index)?;
+    let fields: Value = serde_json::from_str(&line.entry).unwrap_or(Value::Null);
+    if arguments.json {
+        show::json(&json!({
+            "index": index,
+            "entry": fields,
+            "leaf_hash": line.leaf_hash,
+            "segment": line.segment,
+            "offset": line.offset,
+            "body_bytes": line.body_bytes,
+            "body": line.body,
+        }));
+        return Ok(Answer::Yes);
+    }
+    let mut lines =
+        vec![format!("entry {index}, leaf hash {}", line.leaf_hash.unwrap_or_default())];
+    if let (Some(segment), Some(offset)) = (line.segment, line.offset) {
+        lines.push(format!("segment {segment}, byte {offset}"));
+    }
+    if let Some(nanos) = fields.get("t").and_then(Value::as_u64) {
+        lines.push(format!("time {}", print::time(nanos)));
+    }
+    match fields.as_object() {
+        Some(fields) => {
+            lines.extend(fields.iter().map(|(name, value)| print::field(name, value)));
+        }
+        None => lines.push(escape_bytes(line.entry.as_bytes())),
+    }
+    if let (Some(body), Some(bytes)) = (&line.body, line.body_bytes) {
+        lines.push(format!("body, {bytes} bytes, fits its commitment"));
+        lines.push(format!("  {}", escape(body)));
+    }
+    show::line(&lines.join("\n"));
+    Ok(Answer::Yes)
+}
+
+pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, CliFailure> {
+    let index = arguments.index;
+    let line = read_one(dir, LogRequest::Prove { index }, index)?;
+    let (Some(proof), Some(key)) = (line.proof, line.verifier) else {
+        return Err(CliFailure::Answer);
+    };
+    if let Some(out) = &arguments.out {
+        let paths = ["entry.json", "entry.tlog-proof", "log.vkey"].map(|name| out.join(name));
+        require_absent(&paths)?;
+        create_dir(out)?;
+        let [entry_path, proof_path, key_path] = &paths;
+        create(entry_path, Access::Public, line.entry.as_bytes())?;
+        create(proof_path, Access::Public, proof.as_bytes())?;
+        create(key_path, Access::Public, format!("{key}\n").as_bytes())?;
+        show::line(&format!("entry {index} and its proof are in {}", out.display()));
+    } else if arguments.json {
+        let entry = line.entry;
+        show::json(&json!({ "index": index, "entry": entry, "proof": proof, "verifier": key }));
+    } else {
+        show::write_out(proof.as_bytes());
+    }
+    Ok(Answer::Yes)
+}
+
+pub(super) fn reindex(dir: &Path) -> Result<Answer, CliFailure> {
+    let config = crate::cli::configuration(dir)?;
+    let _lock = Lock::acquire(dir)?;
+    let reader = open_reader(&config.evidence.directory, &verifier_key(dir, None)?)?;
+    let index = Index::rebuild(&config.evidence.directory, &reader)?;
+    let applied = index.applied_upto()?;
+    show::line(&format!("the index was built again; {applied} entries are in whole blocks"));
+    Ok(Answer::Yes)
+}
+
+/// Reads an RFC 3339 time, or an age before `now`.
+fn parse_time(text: &str, now: UnixNanos) -> Result<UnixNanos, CliFailure> {
+    if let Some(age) = crate::config::parse_duration(text) {
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        return Ok(UnixNanos::new(now.as_nanos().saturating_sub(age)));
+    }
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .and_then(|time| u64::try_from(time.unix_timestamp_nanos()).ok())
+        .map(UnixNanos::new)
+        .ok_or_else(|| CliFailure::Time(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date_or_an_age() {
+        let now = UnixNanos::from_seconds(1_000_000);
+        assert_eq!(parse_time("10m", now).unwrap(), UnixNanos::from_seconds(999_400));
+        let date = parse_time("1970-01-02T00:00:00Z", now).unwrap();
+        assert_eq!(date, UnixNanos::from_seconds(86_400));
+        assert!(parse_time("yesterday", now).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! Puts what an operator does into the log: through the running broker, or directly while none
+//! runs.
+//!
+//! The invariant: [`Recorder::record`] returns only once the entry is on disk.
+
+use std::path::Path;
+
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::{Map, Value, json};
+
+use super::CliFailure;
+use super::plant::Layout;
+use crate::config::Config;
+use crate::evidence::checkpoint::KeyError;
+use crate::evidence::tree::leaf_hash;
+use crate::evidence::{Batch, BatchId, Checkpoint, LogKey, RecordKind, VerifierKey};
+use crate::server::admin::{Client, Lock, RecordRequest, Request};
+use crate::storage::{Log, LogOptions, RealDisk, Recovery};
+
+/// Where entries go.
+pub(super) enum Recorder {
+    /// To the broker that runs.
+    Broker(Client),
+    /// No broker runs: we hold its lock and write its log.
+    Alone(Box<Alone>),
+}
+
+/// The log, held by this process.
+pub(super) struct Alone {
+    _lock: Lock,
+    log: Log<RealDisk>,
+    recovery: Recovery<RealDisk>,
+    key: LogKey,
+    node: String,
+    batches: u64,
+}
+
+/// The key that signs the checkpoints of `config`'s log.
+pub(super) fn log_key(config: &Config) -> Result<LogKey, CliFailure> {
+    let pem = config.evidence.key.read()?;
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Private)?;
+    Ok(LogKey::from_pkcs8(&config.evidence.origin, der.secret_der())?)
+}
+
+/// The public half of it: from `path`, or `DIR/log.vkey`.
+pub(super) fn verifier_key(dir: &Path, path: Option<&Path>) -> Result<VerifierKey, CliFailure> {
+    let default = Layout(dir).verifier_key();
+    let text = super::files::read(path.unwrap_or(&default))?;
+    Ok(text.trim().parse()?)
+}
+
+impl Recorder {
+    /// Reaches the broker that runs on `config`'s directory, or takes the lock itself.
+    pub(super) fn open(config: &Config) -> Result<Self, CliFailure> {
+        if let Some(client) = Client::connect(&config.dir)? {
+            return Ok(Self::Broker(client));
+        }
+        let lock = Lock::acquire(&config.dir)?;
+        let key = log_key(config)?;
+        let segment_bytes = config.evidence.segment_bytes;
+        let options = LogOptions { verifier: key.verifier().clone(), segment_bytes };
+        let disk = RealDisk::new(&config.evidence.directory);
+        let (log, recovery) = Log::open(disk, options, &mut |_| {})?;
+        let node = config.node.name.clone();
+        Ok(Self::Alone(Box::new(Alone { _lock: lock, log, recovery, key, node, batches: 0 })))
+    }
+
+    /// Records that `act` was done to `subject`; the index of the entry.
+    pub(super) fn record(
+        &mut self,
+        act: &'static str,
+        subject: &str,
+        facts: &[(&'static str, String)],
+    ) -> Result<u64, CliFailure> {
+        match self {
+            Self::Broker(client) => ask(client, act, subject, facts),
+            Self::Alone(alone) => alone.append(act, subject, facts),
+        }
+    }
+
+    /// Signs what was recorded, if that is for us to do.
+    pub(super) fn close(self) -> Result<(), CliFailure> {
+        match self {
+            Self::Broker(_) => Ok(()),
+            Self::Alone(alone) => alone.close(),
+        }
+    }
+}
+
+fn ask(
+    client: &mut Client,
+    act: &str,
+    subject: &str,
+    facts: &[(&'static str, String)],
+) -> Result<u64, CliFailure> {
+    let facts = facts.iter().map(|(name, fact)| ((*name).to_owned(), fact.clone())).collect();
+    let (act, subject) = (act.to_owned(), subject.to_owned());
+    let request = Request::Record(RecordRequest { act, subject, facts });
+    let mut index = None;
+    client.ask(&request, |line| {
+        let answer: Value = serde_json::from_str(line)?;
+        index = answer.get("index").and_then(Value::as_u64);
+        Ok(())
+    })?;
+    index.ok_or(CliFailure::Answer)
+}
+
+impl Alone {
+    fn append(
+        &mut self,
+        act: &'static str,
+        subject: &str,
+        facts: &[(&'static str, String)],
+    ) -> Result<u64, CliFailure> {
+        let index = self.log.next_index();
+        let facts: Map<_, _> =
+            facts.iter().map(|(name, fact)| ((*name).to_owned(), json!(fact))).collect();
+        let entry: Value = json!({
+            "v": 1,
+            "type": "admin",
+            "t": super::unix_now().as_nanos(),
+            "node": self.node,
+            "lvl": "A0",
+            "act": act,
+            "subject": subject,
+            "facts": facts,
+        });
+        let head = entry.to_string().into_bytes();
+        let mut batch = Batch::default();
+        batch.push(RecordKind::Entry, None, |out| out.extend_from_slice(&head));
+        let id = BatchId { shard: 0, number: self.batches };
+        self.batches += 1;
+        self.log.append(&[(id, batch)])?;
+        self.recovery.tree.push(leaf_hash(&head));
+        Ok(index)
+    }
+
+    fn close(mut self) -> Result<(), CliFailure> {
+        let tree = &self.recovery.tree;
+        let checkpoint = Checkpoint {
+            origin: self.key.verifier().name().to_owned(),
+            tree_size: tree.tree_size(),
+            root_hash: tree.root(),
+        };
+        Ok(self.recovery.checkpoints.publish(&self.key, checkpoint)?)
+    }
+}

@@ -1,0 +1,212 @@
+//! `avow.toml` to checked values: every one with a unit, bounds and a safe default.
+//!
+//! Parsing is pure; [`load`] alone opens a file. The file is read to its end and every problem in
+//! it is reported at once, with file, line, caret and fix. The invariant: a [`Config`] that exists
+//! is consistent, and nothing in it is unlimited. Policy, schemas and certificates are named here
+//! and read by their own rooms.
+
+mod load;
+mod problem;
+mod section;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use load::{LoadError, SecretError, load};
+pub use problem::ConfigProblem;
+pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
+
+use crate::identity::Role;
+use crate::limits::LimitsConfig;
+use crate::session::Bounds;
+use crate::source::{Problems, SourceErrors};
+
+/// Name of the configuration file within the directory of a broker.
+pub const FILE_NAME: &str = "avow.toml";
+
+/// Everything `avow.toml` says. Paths are already relative to the directory it stands in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of the broker.
+    pub dir: PathBuf,
+    /// `[node]`.
+    pub node: Node,
+    /// `[listen]`.
+    pub listen: Listen,
+    /// `[tls]`.
+    pub tls: Tls,
+    /// Each `[[issuer]]`; at least one.
+    pub issuers: Vec<IssuerConfig>,
+    /// `[files]`.
+    pub files: Files,
+    /// `[metrics]`; absent turns it off.
+    pub metrics: Option<Metrics>,
+    /// `[mqtt]` and `[session]`.
+    pub bounds: Bounds,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
+    /// `[evidence]`.
+    pub evidence: Evidence,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// What this broker is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: stands in every log entry.
+    pub name: String,
+    /// The trust domain that it issues names in.
+    pub trust_domain: String,
+}
+
+/// Where Network Connections come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address of MQTT over TLS.
+    pub mqtt: SocketAddr,
+    /// Most TLS handshakes under way at once.
+    pub handshakes_max: u32,
+    /// Time from accept to a whole CONNECT packet.
+    pub connect_timeout: Duration,
+    /// Most Network Connections at once.
+    pub connections_max: u32,
+}
+
+/// How the broker proves itself to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM: the server certificate, then its issuers.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: Secret,
+}
+
+/// Someone whose certificates are accepted, and the names it may give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// Its id: part of every identity that it vouches for.
+    pub id: String,
+    /// PEM: its trust anchors.
+    pub anchors: PathBuf,
+    /// The trust domain that it may name.
+    pub trust_domain: String,
+    /// The roles that it may name; at least one.
+    pub roles: Vec<Role>,
+    /// What the names must begin with; empty: any name.
+    pub name_prefix: String,
+}
+
+/// The other files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The policy.
+    pub policy: PathBuf,
+    /// The directory of schemas.
+    pub schemas: PathBuf,
+}
+
+/// Prometheus metrics and the health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Their address.
+    pub address: SocketAddr,
+}
+
+/// The log of evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// Name of the log in its checkpoints.
+    pub origin: String,
+    /// The directory of its segments.
+    pub directory: PathBuf,
+    /// PEM: the Ed25519 key that signs checkpoints.
+    pub key: Secret,
+    /// Size of one segment, in bytes.
+    pub segment_bytes: u64,
+    /// Longest time between an entry and the checkpoint that covers it.
+    pub checkpoint_interval: Duration,
+    /// Most bytes waiting for the disk; then sockets are not read.
+    pub backlog_bytes_max: u64,
+    /// Most entries waiting for the disk; then sockets are not read.
+    pub backlog_entries_max: u32,
+    /// What happens when evidence cannot be written.
+    pub on_evidence_failure: OnEvidenceFailure,
+}
+
+/// What happens when evidence cannot be written. There is one answer; it stands in the file so
+/// that nobody has to guess it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnEvidenceFailure {
+    /// Nothing is acknowledged, the broker stops.
+    Refuse,
+}
+
+/// The log of the process: what operators read. No payload and no key ever stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// What is left out.
+    pub level: LogLevel,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The least severe level that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Faults only.
+    Error,
+    /// … and what an operator should look at.
+    Warn,
+    /// … and what happens to connections.
+    Info,
+    /// … and details.
+    Debug,
+}
+
+impl LogLevel {
+    /// As it stands in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+impl Config {
+    /// Reads the text of a file called `file_name` that stands in `dir`.
+    ///
+    /// # Errors
+    /// Every problem of the file, up to [`crate::source::PROBLEMS_MAX`].
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        dir: &Path,
+    ) -> Result<Self, SourceErrors<ConfigProblem>> {
+        let mut problems = Problems::of(file_name, text);
+        let table = problems.parse_toml(text);
+        // What a broken syntax leaves over would only bring up problems that are none.
+        let mut ignored = Problems::of(file_name, text);
+        let broken = !problems.is_empty();
+        let found = if broken { &mut ignored } else { &mut problems };
+        let config = sections::read(&table, dir, found);
+        problems.finish(config)
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be wrong with `avow.toml`, each with its fix.
+//!
+//! The places of problems and their rendering are [`crate::source`]'s. The invariant: a problem
+//! always says what to write instead.
+
+use crate::limits::LimitsConfigError;
+use crate::source::FieldProblem;
+
+/// The closed list of what can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+pub enum ConfigProblem {
+    /// Wrong as TOML, or a field missing, unknown, mistyped or out of bounds.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Field(#[from] FieldProblem),
+    /// A text that does not read as what the field holds.
+    #[error("`{text}` is not {expected}")]
+    #[diagnostic(help("write `{field} = {example}`"))]
+    Unreadable {
+        /// The field.
+        field: &'static str,
+        /// The text, clipped and escaped.
+        text: String,
+        /// What would do, in words.
+        expected: &'static str,
+        /// A value that would do.
+        example: &'static str,
+    },
+    /// A value with a unit, outside the bounds of the field.
+    #[error("`{field}` is {value}, outside {min} to {max}")]
+    #[diagnostic(help("choose a value from {min} to {max}; nothing here is unlimited"))]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// The value, with its unit.
+        value: String,
+        /// The smallest value, with its unit.
+        min: String,
+        /// The largest value, with its unit.
+        max: String,
+    },
+    /// A secret written into the file.
+    #[error("`{field}` names no place: secrets stand outside this file")]
+    #[diagnostic(help(
+        "write \"file:PATH\" (relative to this file) or \"env:NAME\", and put the secret there"
+    ))]
+    SecretInline {
+        /// The field.
+        field: &'static str,
+    },
+    /// A CONNECT that no packet may be.
+    #[error("`connect_bytes_max` is above `packet_bytes_max`")]
+    #[diagnostic(help("lower `connect_bytes_max`; 32 KiB is plenty"))]
+    ConnectAbovePacket,
+    /// A queue that cannot hold one packet.
+    #[error("`queue_bytes_max` is below `packet_bytes_max`: a session could not queue a packet")]
+    #[diagnostic(help("raise `queue_bytes_max`, or lower `packet_bytes_max`"))]
+    QueueBelowPacket,
+    /// A floor above its ceiling.
+    #[error("`keep_alive_min` is above `keep_alive_max`")]
+    #[diagnostic(help("lower `keep_alive_min`, or raise `keep_alive_max`"))]
+    KeepAliveOrder,
+    /// Silence allowed to clients without Keep Alive is shorter than the Keep Alive of others.
+    #[error("`idle_max` is below `keep_alive_max`")]
+    #[diagnostic(help("raise `idle_max` to at least 1.5 times `keep_alive_max`"))]
+    IdleBelowKeepAlive,
+    /// Fewer sessions than connections.
+    #[error("`sessions_total_max` is below `connections_max`: connections without a session")]
+    #[diagnostic(help(
+        "raise `sessions_total_max`, or lower `connections_max` in [listen] to {connections_max}"
+    ))]
+    SessionsBelowConnections {
+        /// The most connections that would do.
+        connections_max: u32,
+    },
+    /// Metrics open to the network.
+    #[error("`address` is not a loopback address: metrics have no authentication")]
+    #[diagnostic(help(
+        "use 127.0.0.1 or [::1]; if something else guards the port, say `allow_remote = true`"
+    ))]
+    MetricsRemote,
+    /// No issuer at all.
+    #[error("there is no [[issuer]]: nobody could connect")]
+    #[diagnostic(help(
+        "add an [[issuer]] with `id`, `anchors`, `trust_domain` and `roles`; `avow init` writes one"
+    ))]
+    NoIssuer,
+    /// Two issuers of one id.
+    #[error("another issuer has the id `{id}`")]
+    #[diagnostic(help("give every [[issuer]] an id of its own"))]
+    IssuerTwice {
+        /// The id.
+        id: String,
+    },
+    /// An issuer that may name nobody.
+    #[error("issuer `{id}` may name no role")]
+    #[diagnostic(help("write `roles = [\"device\"]`, or remove the issuer"))]
+    IssuerWithoutRole {
+        /// The id.
+        id: String,
+    },
+    /// A field of `[limits]` that does not read.
+    #[error("[limits]: {message}")]
+    #[diagnostic(help("the shipped avow.toml shows every field of [limits] with its unit"))]
+    Limits {
+        /// What is wrong, by serde.
+        message: String,
+    },
+    /// Limits that cannot hold.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    LimitsCheck(#[from] LimitsConfigError),
+    /// A segment that cannot hold one batch.
+    #[error("`segment_bytes` is below twice `backlog_bytes_max`: a batch might not fit a segment")]
+    #[diagnostic(help("raise `segment_bytes`, or lower `backlog_bytes_max`"))]
+    SegmentBelowBacklog,
+    /// A backlog that cannot hold a few packets.
+    #[error("`backlog_bytes_max` is below four times `packet_bytes_max` of [mqtt]")]
+    #[diagnostic(help("raise `backlog_bytes_max`, or lower `packet_bytes_max`"))]
+    BacklogBelowPackets,
+}

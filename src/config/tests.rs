@@ -1,0 +1,175 @@
+use std::path::Path;
+
+use super::*;
+
+const SHIPPED: &str = include_str!("../../config/avow.toml");
+
+/// The least that is valid; every other value is the default.
+const LEAST: &str = r#"
+[node]
+name = "plant-1"
+trust_domain = "plant.example"
+[[issuer]]
+id = "plant"
+anchors = "certs/ca.pem"
+roles = ["device", "dashboard", "operator"]
+"#;
+
+fn problems(text: &str) -> String {
+    let errors = Config::parse(text, "avow.toml", Path::new("/d")).unwrap_err();
+    render(&errors)
+}
+
+fn render(errors: &dyn miette::Diagnostic) -> String {
+    let theme = miette::GraphicalTheme::unicode_nocolor();
+    let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(100);
+    let mut text = String::new();
+    for problem in errors.related().into_iter().flatten() {
+        handler.render_report(&mut text, problem).unwrap();
+    }
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    let dir = Path::new("/d");
+    let shipped = Config::parse(SHIPPED, "avow.toml", dir).unwrap();
+    let least = Config::parse(LEAST, "avow.toml", dir).unwrap();
+    assert_eq!(shipped.bounds, Bounds::default());
+    // `[metrics]` alone has no default: it is on because the file says so.
+    assert!(least.metrics.is_none() && shipped.metrics.is_some());
+    let plain = |mut config: Config| {
+        config.metrics = None;
+        format!("{config:#?}")
+    };
+    assert_eq!(plain(shipped), plain(least));
+}
+
+#[test]
+fn the_shipped_file_holds_every_field() {
+    for field in sections::every_field() {
+        let line = format!("\n{field} = ");
+        assert!(SHIPPED.contains(&line), "config/avow.toml does not show `{field}`");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = r#"
+[node]
+name = "plant 1"
+[listen]
+mqtt = "localhost:8883"
+connect_timeout = 10
+conections_max = 5
+[tls]
+key = "-----BEGIN PRIVATE KEY-----"
+[[issuer]]
+id = "plant"
+anchors = "certs/ca.pem"
+roles = ["devices"]
+[metrics]
+address = "0.0.0.0:9464"
+[mqtt]
+packet_bytes_max = "128 MB"
+connect_bytes_max = "4 GiB"
+keep_alive_min = "1h"
+[evidence]
+on_evidence_failure = "continue"
+"#;
+    let errors = Config::parse(text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:3:8: `plant 1` is not 1 to 128 of A-Z a-z 0-9 . - _
+        help: write `name = "plant-1"`
+    avow.toml:2:1: [node] has no `trust_domain`
+        help: add `trust_domain = …`
+    avow.toml:7:1: unknown field `conections_max` in [listen]
+        help: did you mean `connections_max`?
+    avow.toml:5:8: `localhost:8883` is not an address and a port
+        help: write `mqtt = "127.0.0.1:8883"`
+    avow.toml:6:19: `connect_timeout` must be a duration, this is integer
+        help: write `connect_timeout = "10s"`
+    avow.toml:17:20: `128 MB` is not a size in B, KiB, MiB or GiB
+        help: write `packet_bytes_max = "64 KiB"`
+    avow.toml:18:21: `connect_bytes_max` is 4 GiB, outside 1 KiB to 1 MiB
+        help: choose a value from 1 KiB to 1 MiB; nothing here is unlimited
+    avow.toml:19:18: `keep_alive_min` is above `keep_alive_max`
+        help: lower `keep_alive_min`, or raise `keep_alive_max`
+    avow.toml:9:7: `key` names no place: secrets stand outside this file
+        help: write "file:PATH" (relative to this file) or "env:NAME", and put the secret there
+    avow.toml:13:10: `roles` cannot be `devices`
+        help: choose one of `device`, `dashboard`, `operator`
+    avow.toml:15:11: `address` is not a loopback address: metrics have no authentication
+        help: use 127.0.0.1 or [::1]; if something else guards the port, say `allow_remote = true`
+    avow.toml:21:23: `on_evidence_failure` cannot be `continue`
+        help: choose one of `refuse`
+    "#);
+}
+
+#[test]
+fn a_problem_shows_its_line_a_caret_and_the_fix() {
+    let text = format!("{LEAST}[mqtt]\nrecieve_maximum = 10\n");
+    insta::assert_snapshot!(problems(&text), @r#"
+     × unknown field `recieve_maximum` in [mqtt]
+       ╭─[avow.toml:10:1]
+     9 │ [mqtt]
+    10 │ recieve_maximum = 10
+       · ───────────────
+       ╰────
+     help: did you mean `receive_maximum`?
+    "#);
+}
+
+#[test]
+fn a_file_that_is_not_toml_says_where() {
+    insta::assert_snapshot!(problems("[node\nname = \"a\"\n"), @r#"
+     × this is not TOML: unclosed table, expected `]`
+      ╭─[avow.toml:1:6]
+    1 │ [node
+      ·      ▲
+    2 │ name = "a"
+      ╰────
+     help: see https://toml.io for the syntax; the rest of the file was not read
+    "#);
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let with = |more: &str| format!("{LEAST}{more}");
+    let cases = [
+        ("[mqtt]\npacket_bytes_max = \"16 KiB\"\n", "`connect_bytes_max` is above"),
+        ("[session]\nqueue_bytes_max = \"64 KiB\"\n", "`queue_bytes_max` is below"),
+        ("[mqtt]\nkeep_alive_max = \"1h\"\n", "`idle_max` is below"),
+        ("[session]\nsessions_total_max = 9_999\n", "`sessions_total_max` is below"),
+        ("[evidence]\nsegment_bytes = \"31 MiB\"\n", "`segment_bytes` is below"),
+        ("[evidence]\nbacklog_bytes_max = \"256 KiB\"\n", "`backlog_bytes_max` is below"),
+        ("[[issuer]]\nid = \"plant\"\nanchors = \"x\"\nroles = [\"device\"]\n", "another issuer"),
+        ("[metrics]\naddress = \"192.0.2.1:1\"\n", "not a loopback address"),
+        ("[limits.default]\nbytes_burst = 1000\n", "less than the largest packet"),
+        ("[limits]\ncolour = 1\n", "unknown field `colour`"),
+        ("[evidence]\norigin = \"a b\"\n", "is not a name without spaces"),
+    ];
+    for (more, expected) in cases {
+        let found = problems(&with(more));
+        assert!(found.contains(expected), "{more} gave {found}");
+    }
+}
+
+#[test]
+fn bounds_hold_at_the_edge_and_one_past_it() {
+    let with = |value: &str| format!("{LEAST}[listen]\nconnections_max = {value}\n");
+    assert!(Config::parse(&with("1"), "f", Path::new("/")).is_ok());
+    assert!(problems(&with("0")).contains("`connections_max` must be 1..=1000000"));
+    assert!(problems(&with("1000001")).contains("must be 1..=1000000"));
+    let with = |value: &str| format!("{LEAST}[mqtt]\npacket_bytes_max = {value}\n");
+    assert!(Config::parse(&with("\"1 MiB\""), "f", Path::new("/")).is_ok());
+    assert!(problems(&with("16777217")).contains("outside 1 KiB to 16 MiB"));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = Config::parse(LEAST, "avow.toml", Path::new("/srv/plant")).unwrap();
+    assert_eq!(config.files.policy, Path::new("/srv/plant/policy.toml"));
+    assert_eq!(config.tls.key, Secret::File("/srv/plant/certs/server.key".into()));
+    assert_eq!(config.evidence.origin, "plant.example/plant-1");
+}

@@ -1,0 +1,421 @@
+//! Checkpoints: C2SP tlog-checkpoint v1.0.0 as C2SP signed-note v1.0.0, signed with Ed25519
+//! (signature type 0x01).
+//!
+//! Only text and signatures; when a checkpoint may be signed, and that no two differ at one
+//! size, is kept by [`crate::storage`]. The invariant: a [`Checkpoint`] that came out of
+//! [`Checkpoint::open`] was signed by the key it was opened with.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::AsBigEndian as _;
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::tree::{HASH_BYTES, Hash};
+
+/// Length of an Ed25519 signature, in bytes.
+pub const SIGNATURE_BYTES: usize = 64;
+/// Longest origin, in bytes.
+pub const ORIGIN_BYTES_MAX: usize = 255;
+/// Most signature lines that a note may have; the specification asks for at least 16.
+pub const SIGNATURES_MAX: usize = 64;
+
+const ED25519_TYPE: u8 = 0x01;
+const PUBLIC_KEY_BYTES: usize = 32;
+const KEY_ID_BYTES: usize = 4;
+const SIGNATURE_LINE_START: &str = "\u{2014} ";
+
+/// The key that signs the checkpoints of one log. It is neither the TLS key nor the receipt key.
+pub struct LogKey {
+    pair: Ed25519KeyPair,
+    verifier: VerifierKey,
+}
+
+/// The public half of a [`LogKey`], with the name of its log. Its text form is
+/// `<name>+<key id in hex>+<base64 of type and key>`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VerifierKey {
+    name: String,
+    id: [u8; KEY_ID_BYTES],
+    public: [u8; PUBLIC_KEY_BYTES],
+}
+
+/// What a log says about itself at one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The name of the log; also the name of the key that signs it.
+    pub origin: String,
+    /// Number of leaves.
+    pub tree_size: u64,
+    /// Root hash of the tree over them.
+    pub root_hash: Hash,
+}
+
+/// Why a key is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The name is empty, too long, or has a space, a `+` or a control character.
+    #[error("a log's name has 1..=255 bytes, without spaces, `+` and control characters")]
+    Name,
+    /// The private key is not an Ed25519 key in PKCS#8, or not 32 bytes.
+    #[error("this is not an Ed25519 private key")]
+    Private,
+    /// The text of a verifier key is malformed, or its key id is not that of its key.
+    #[error("this is not a verifier key `<name>+<key id>+<base64>` of type Ed25519")]
+    Verifier,
+    /// The operating system gave no randomness, or the library refused.
+    #[error("the cryptographic library failed to make a key")]
+    Library,
+}
+
+/// Why a note is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoteError {
+    /// It is not a text, an empty line and signature lines.
+    #[error("this is not a signed note")]
+    Malformed,
+    /// No signature of the expected key stands under it.
+    #[error("the note is not signed by the expected key")]
+    UnknownKey,
+    /// A signature of the expected key does not fit the text.
+    #[error("the signature does not fit the note")]
+    BadSignature,
+    /// The text is not a checkpoint.
+    #[error("the signed text is not a checkpoint")]
+    NotACheckpoint,
+    /// It is the checkpoint of another log.
+    #[error("the checkpoint is that of another log")]
+    OtherOrigin,
+}
+
+impl LogKey {
+    /// Makes a new key for the log called `origin`.
+    pub fn generate(origin: &str) -> Result<Self, KeyError> {
+        Self::new(origin, Ed25519KeyPair::generate().map_err(|_| KeyError::Library)?)
+    }
+
+    /// Reads a key from PKCS#8 (DER).
+    pub fn from_pkcs8(origin: &str, der: &[u8]) -> Result<Self, KeyError> {
+        Self::new(origin, Ed25519KeyPair::from_pkcs8(der).map_err(|_| KeyError::Private)?)
+    }
+
+    /// Makes the key of a 32-byte seed (RFC 8032).
+    pub fn from_seed(origin: &str, seed: &[u8]) -> Result<Self, KeyError> {
+        Self::new(origin, Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Private)?)
+    }
+
+    /// The private key in PKCS#8 (DER), to be kept in a file that nobody else reads.
+    pub fn to_pkcs8(&self) -> Result<Vec<u8>, KeyError> {
+        Ok(self.pair.to_pkcs8v1().map_err(|_| KeyError::Library)?.as_ref().to_vec())
+    }
+
+    /// The 32-byte seed.
+    pub fn to_seed(&self) -> Result<Vec<u8>, KeyError> {
+        let seed = self.pair.seed().map_err(|_| KeyError::Library)?;
+        Ok(seed.as_be_bytes().map_err(|_| KeyError::Library)?.as_ref().to_vec())
+    }
+
+    /// The public half.
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The signature over the text of `checkpoint`. Ed25519 is deterministic: the same
+    /// checkpoint gets the same signature.
+    pub fn signature(&self, checkpoint: &Checkpoint) -> [u8; SIGNATURE_BYTES] {
+        self.signature_of(&checkpoint.to_string())
+    }
+
+    /// The signed note of `checkpoint`.
+    pub fn sign(&self, checkpoint: &Checkpoint) -> String {
+        self.verifier.note(checkpoint, &self.signature(checkpoint))
+    }
+
+    fn signature_of(&self, text: &str) -> [u8; SIGNATURE_BYTES] {
+        let mut signature = [0; SIGNATURE_BYTES];
+        let made = self.pair.sign(text.as_bytes());
+        signature.iter_mut().zip(made.as_ref()).for_each(|(to, from)| *to = *from);
+        signature
+    }
+
+    fn new(origin: &str, pair: Ed25519KeyPair) -> Result<Self, KeyError> {
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Library)?;
+        Ok(Self { verifier: VerifierKey::new(origin, public)?, pair })
+    }
+}
+
+impl VerifierKey {
+    /// The Ed25519 key `public` under the name `name`.
+    pub fn new(name: &str, public: [u8; PUBLIC_KEY_BYTES]) -> Result<Self, KeyError> {
+        let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '+';
+        if name.is_empty() || name.len() > ORIGIN_BYTES_MAX || name.contains(forbidden) {
+            return Err(KeyError::Name);
+        }
+        let id = key_id(name, &public);
+        Ok(Self { name: name.to_owned(), id, public })
+    }
+
+    /// The name: the origin of the log.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The key id: the first four bytes of `SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key)`.
+    pub fn id(&self) -> [u8; KEY_ID_BYTES] {
+        self.id
+    }
+
+    /// Checks a signature over the text of `checkpoint`.
+    pub fn verify(
+        &self,
+        checkpoint: &Checkpoint,
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> Result<(), NoteError> {
+        self.verify_text(&checkpoint.to_string(), signature)
+    }
+
+    /// The signed note of `checkpoint` under a signature made before.
+    pub fn note(&self, checkpoint: &Checkpoint, signature: &[u8; SIGNATURE_BYTES]) -> String {
+        let mut line = Vec::with_capacity(KEY_ID_BYTES + SIGNATURE_BYTES);
+        line.extend_from_slice(&self.id);
+        line.extend_from_slice(signature);
+        format!("{checkpoint}\n{SIGNATURE_LINE_START}{} {}\n", self.name, STANDARD.encode(line))
+    }
+
+    /// Takes the text out of a signed note, if this key signed it. Signatures of other keys are
+    /// ignored; a false one of this key rejects the note.
+    pub fn open_note<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
+        if note.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
+            return Err(NoteError::Malformed);
+        }
+        let split = note.rfind("\n\n").ok_or(NoteError::Malformed)?;
+        let (text, rest) = note.split_at_checked(split + 1).ok_or(NoteError::Malformed)?;
+        let signatures = rest
+            .strip_prefix('\n')
+            .and_then(|lines| lines.strip_suffix('\n'))
+            .ok_or(NoteError::Malformed)?;
+        let mut is_signed = false;
+        for (number, line) in signatures.split('\n').enumerate() {
+            let (name, id, signature) = parse_signature_line(line)?;
+            if number >= SIGNATURES_MAX {
+                return Err(NoteError::Malformed);
+            }
+            if name == self.name && id == self.id {
+                self.verify_text(text, &signature)?;
+                is_signed = true;
+            }
+        }
+        if is_signed { Ok(text) } else { Err(NoteError::UnknownKey) }
+    }
+
+    fn verify_text(&self, text: &str, signature: &[u8]) -> Result<(), NoteError> {
+        UnparsedPublicKey::new(&ED25519, &self.public)
+            .verify(text.as_bytes(), signature)
+            .map_err(|_| NoteError::BadSignature)
+    }
+}
+
+impl Checkpoint {
+    /// Reads a signed note and checks it: signed by `key`, a checkpoint, of the log that `key`
+    /// belongs to.
+    pub fn open(note: &str, key: &VerifierKey) -> Result<Self, NoteError> {
+        let checkpoint: Self = key.open_note(note)?.parse()?;
+        if checkpoint.origin == key.name { Ok(checkpoint) } else { Err(NoteError::OtherOrigin) }
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}\n{}", self.origin, self.tree_size, STANDARD.encode(self.root_hash))
+    }
+}
+
+impl FromStr for Checkpoint {
+    type Err = NoteError;
+
+    fn from_str(text: &str) -> Result<Self, NoteError> {
+        let lines = text.strip_suffix('\n').ok_or(NoteError::NotACheckpoint)?;
+        let mut lines = lines.split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next())
+        else {
+            return Err(NoteError::NotACheckpoint);
+        };
+        // Extension lines are allowed and ignored, but must not be empty.
+        if origin.is_empty() || lines.any(str::is_empty) {
+            return Err(NoteError::NotACheckpoint);
+        }
+        let tree_size = parse_decimal(size).ok_or(NoteError::NotACheckpoint)?;
+        let root_hash = parse_hash(root).ok_or(NoteError::NotACheckpoint)?;
+        Ok(Self { origin: origin.to_owned(), tree_size, root_hash })
+    }
+}
+
+impl fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        f.write_char('+')?;
+        self.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        let mut key = vec![ED25519_TYPE];
+        key.extend_from_slice(&self.public);
+        write!(f, "+{}", STANDARD.encode(key))
+    }
+}
+
+impl FromStr for VerifierKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(KeyError::Verifier);
+        };
+        let key = STANDARD.decode(key).map_err(|_| KeyError::Verifier)?;
+        let Some((&ED25519_TYPE, public)) = key.split_first() else {
+            return Err(KeyError::Verifier);
+        };
+        let made = Self::new(name, public.try_into().map_err(|_| KeyError::Verifier)?)?;
+        let id = (id.len() == 8).then(|| u32::from_str_radix(id, 16).ok()).flatten();
+        if id == Some(u32::from_be_bytes(made.id)) { Ok(made) } else { Err(KeyError::Verifier) }
+    }
+}
+
+impl fmt::Debug for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifierKey({self})")
+    }
+}
+
+impl fmt::Debug for LogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogKey(for {})", self.verifier)
+    }
+}
+
+/// Reads an ASCII decimal without leading zeroes.
+pub(super) fn parse_decimal(text: &str) -> Option<u64> {
+    let is_canonical = text == "0" || !text.starts_with(['0', '+']);
+    text.parse().ok().filter(|_| is_canonical)
+}
+
+/// Reads the base64 of one hash.
+pub(super) fn parse_hash(text: &str) -> Option<Hash> {
+    let bytes: [u8; HASH_BYTES] = STANDARD.decode(text).ok()?.try_into().ok()?;
+    Some(bytes)
+}
+
+fn parse_signature_line(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>), NoteError> {
+    let line = line.strip_prefix(SIGNATURE_LINE_START).ok_or(NoteError::Malformed)?;
+    let (name, signature) = line.split_once(' ').ok_or(NoteError::Malformed)?;
+    let signature = STANDARD.decode(signature).map_err(|_| NoteError::Malformed)?;
+    let (id, signature) = signature.split_first_chunk().ok_or(NoteError::Malformed)?;
+    if name.is_empty() || signature.is_empty() {
+        return Err(NoteError::Malformed);
+    }
+    Ok((name, *id, signature.to_vec()))
+}
+
+fn key_id(name: &str, public: &[u8; PUBLIC_KEY_BYTES]) -> [u8; KEY_ID_BYTES] {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.extend_from_slice(&[b'\n', ED25519_TYPE]);
+    bytes.extend_from_slice(public);
+    let hash = digest(&SHA256, &bytes);
+    hash.as_ref().first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the Go package `sumdb/note`, which signed-note describes.
+    const KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    const NOTE: &str = "If you think cryptography is the answer to your problem,\n\
+        then you don't know what your problem is.\n\
+        \n\
+        \u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZIn\
+        NIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+
+    fn key() -> LogKey {
+        LogKey::from_seed("plant.example/log", &[7; 32]).unwrap()
+    }
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint { origin: "plant.example/log".into(), tree_size: 42, root_hash: [9; 32] }
+    }
+
+    #[test]
+    fn the_published_note_opens_and_an_altered_one_does_not() {
+        let key: VerifierKey = KEY.parse().unwrap();
+        assert_eq!(key.to_string(), KEY);
+        assert!(key.open_note(NOTE).unwrap().ends_with("what your problem is.\n"));
+        assert_eq!(key.open_note(&NOTE.replace("think", "thank")), Err(NoteError::BadSignature));
+    }
+
+    #[test]
+    fn a_second_published_note_opens() {
+        let key: VerifierKey =
+            "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+                .parse()
+                .unwrap();
+        let note = "This is an example message.\n\n\u{2014} example.com/foo \
+            Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72\
+            IneyaQM=\n";
+        assert_eq!(key.open_note(note), Ok("This is an example message.\n"));
+    }
+
+    #[test]
+    fn a_checkpoint_opens_as_it_was_signed() {
+        let note = key().sign(&checkpoint());
+        insta::assert_snapshot!(note, @r"
+        plant.example/log
+        42
+        CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=
+
+        — plant.example/log KGc5OVDfgMGwAYZn4sn1wMMH3DMigG9iPLDJr18QK9IYxEfjahS86jkMUr5TAK26sIIojy8Wsn03G7Oh6pxn4mpKiwE=
+        ");
+        assert_eq!(Checkpoint::open(&note, key().verifier()), Ok(checkpoint()));
+        let again = LogKey::from_pkcs8("plant.example/log", &key().to_pkcs8().unwrap()).unwrap();
+        assert_eq!(again.sign(&checkpoint()), note);
+        assert_eq!(key().to_seed().unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn no_changed_byte_is_believed() {
+        let note = key().sign(&checkpoint());
+        for place in 0..note.len() {
+            let mut bytes = note.clone().into_bytes();
+            bytes[place] ^= 1;
+            if let Ok(text) = String::from_utf8(bytes) {
+                assert!(Checkpoint::open(&text, key().verifier()).is_err(), "byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn others_signatures_are_ignored_and_other_logs_refused() {
+        let other = LogKey::from_seed("plant.example/log", &[8; 32]).unwrap();
+        let note = other.sign(&checkpoint());
+        assert_eq!(Checkpoint::open(&note, key().verifier()), Err(NoteError::UnknownKey));
+        let ours = key().sign(&checkpoint());
+        let line = note.lines().last().unwrap();
+        let both = format!("{ours}{line}\n");
+        assert_eq!(Checkpoint::open(&both, key().verifier()), Ok(checkpoint()));
+        let elsewhere = Checkpoint { origin: "elsewhere".into(), ..checkpoint() };
+        let note = key().sign(&elsewhere);
+        assert_eq!(Checkpoint::open(&note, key().verifier()), Err(NoteError::OtherOrigin));
+    }
+
+    #[test]
+    fn names_and_numbers_have_one_form() {
+        assert_eq!(LogKey::generate("a b").unwrap_err(), KeyError::Name);
+        assert_eq!(LogKey::generate("a+b").unwrap_err(), KeyError::Name);
+        assert!(VerifierKey::new(&"n".repeat(255), [0; 32]).is_ok());
+        assert!(VerifierKey::new(&"n".repeat(256), [0; 32]).is_err());
+        assert!(KEY.replace("c74f", "c74e").parse::<VerifierKey>().is_err());
+        assert_eq!(parse_decimal("0"), Some(0));
+        assert_eq!(parse_decimal("07"), None);
+        assert_eq!(parse_decimal("+7"), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! An Application Message on its way to subscribers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::SessionKey;
+use crate::evidence::Recorded;
+use crate::mqtt::{PublishProperties, QoS, TopicName};
+use crate::schema::Outcome;
+use crate::time::Instant;
+
+/// A recorded message, shared by everything that has yet to deliver it.
+#[derive(Debug)]
+pub struct Message {
+    topic: TopicName,
+    payload: Bytes,
+    qos: QoS,
+    retain: bool,
+    properties: PublishProperties,
+    author: Option<SessionKey>,
+    received_at: Instant,
+    expires_at: Instant,
+    index: u64,
+}
+
+impl Message {
+    /// The message that `recorded` proves, published by the session `author` (if it still is one)
+    /// at `received_at`, and kept for at most `expiry_seconds_max`. A quarantined message goes to
+    /// its quarantine topic.
+    pub fn new(
+        recorded: &Recorded,
+        author: Option<SessionKey>,
+        received_at: Instant,
+        expiry_seconds_max: u32,
+    ) -> Arc<Self> {
+        let conforming = recorded.conforming();
+        let received = conforming.admitted().authorized().received();
+        let publish = received.publish();
+        let (topic, retain) = match conforming.outcome() {
+            Outcome::Quarantined { topic, .. } => (topic.clone(), false),
+            Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
+                (received.topic().clone(), publish.retain)
+            }
+        };
+        let mut properties = publish.properties.clone();
+        // An alias is of the publisher's connection, an identifier of the subscriber's session.
+        properties.topic_alias = None;
+        properties.subscription_identifiers = Vec::new();
+        let kept_seconds =
+            properties.message_expiry_seconds.unwrap_or(u32::MAX).min(expiry_seconds_max);
+        Arc::new(Self {
+            topic,
+            payload: publish.payload.clone(),
+            qos: publish.qos,
+            retain,
+            properties,
+            author,
+            received_at,
+            expires_at: received_at.after(Duration::from_secs(kept_seconds.into())),
+            index: recorded.index(),
+        })
+    }
+
+    /// Its topic.
+    pub fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// Its payload.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// QoS it was published with.
+    pub fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// RETAIN as published.
+    pub fn retain(&self) -> bool {
+        self.retain
+    }
+
+    /// The publisher's session.
+    pub fn author(&self) -> Option<SessionKey> {
+        self.author
+    }
+
+    /// Index of its entry in the log.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Whether its time is over.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        now >= self.expires_at
+    }
+
+    /// Properties for a copy that leaves at `now`: the Message Expiry Interval is what is left of
+    /// it. [MQTT-3.3.2-6]
+    pub fn properties_at(&self, now: Instant) -> PublishProperties {
+        let mut properties = self.properties.clone();
+        if let Some(seconds) = properties.message_expiry_seconds.as_mut() {
+            let waited = u32::try_from(now.since(self.received_at).as_secs()).unwrap_or(u32::MAX);
+            *seconds = seconds.saturating_sub(waited);
+        }
+        properties
+    }
+
+    /// Bytes it takes in a queue: topic, payload and variable-length properties.
+    pub fn queue_bytes(&self) -> usize {
+        let properties = &self.properties;
+        let user: usize =
+            properties.user_properties.iter().map(|p| p.name.len() + p.value.len()).sum();
+        self.topic.as_str().len()
+            + self.payload.len()
+            + user
+            + properties.response_topic.as_ref().map_or(0, String::len)
+            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+            + properties.content_type.as_ref().map_or(0, String::len)
+    }
+}

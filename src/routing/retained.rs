@@ -1,0 +1,114 @@
+//! Retained messages: the last one of each topic.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::Message;
+use crate::mqtt::{TopicFilter, TopicName};
+use crate::time::Instant;
+
+/// The store. Ordered by topic, so that what a new subscriber receives does not depend on hash
+/// order and a filter's literal beginning bounds the walk.
+#[derive(Debug, Default)]
+pub struct Retained {
+    messages: BTreeMap<TopicName, Arc<Message>>,
+    bytes: usize,
+}
+
+/// What [`Retained::scan`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// This topic has a retained message that the filter matches.
+    Found(TopicName),
+    /// Nothing up to this topic; go on behind it.
+    More(TopicName),
+    /// Nothing more.
+    End,
+}
+
+impl Retained {
+    /// Keeps `message` as the retained one of its topic. [MQTT-3.3.1-5]
+    pub fn set(&mut self, message: Arc<Message>) {
+        self.bytes += message.queue_bytes();
+        if let Some(old) = self.messages.insert(message.topic().clone(), message) {
+            self.bytes -= old.queue_bytes();
+        }
+    }
+
+    /// Forgets the retained message of `topic`. [MQTT-3.3.1-6]
+    pub fn clear(&mut self, topic: &TopicName) {
+        if let Some(old) = self.messages.remove(topic) {
+            self.bytes -= old.queue_bytes();
+        }
+    }
+
+    /// The retained message of `topic`, unless its time is over.
+    pub fn message(&self, topic: &TopicName, now: Instant) -> Option<&Arc<Message>> {
+        self.messages.get(topic).filter(|message| !message.is_expired(now))
+    }
+
+    /// Looks for the first topic behind `after` that `filter` matches, at no more than `steps`
+    /// topics.
+    pub fn scan(&self, filter: &TopicFilter, after: Option<&TopicName>, steps: usize) -> Scan {
+        let text = filter.as_str();
+        let literal = text.split(['+', '#']).next().unwrap_or_default();
+        // `a/#` also matches `a` itself, which sorts before `a/`. [MQTT-4.7.1-2]
+        let literal = literal.strip_suffix('/').unwrap_or(literal);
+        let start = match (after, TopicName::parse(literal)) {
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Ok(literal)) => Bound::Included(literal),
+            (None, Err(_)) => Bound::Unbounded,
+        };
+        for (step, topic) in
+            self.messages.range((start, Bound::Unbounded)).map(|(topic, _)| topic).enumerate()
+        {
+            if !topic.as_str().starts_with(literal) {
+                return Scan::End;
+            }
+            if filter.matches(topic) {
+                return Scan::Found(topic.clone());
+            }
+            if step + 1 >= steps {
+                return Scan::More(topic.clone());
+            }
+        }
+        Scan::End
+    }
+
+    /// Drops every message whose time is over.
+    pub fn expire(&mut self, now: Instant) {
+        let bytes = &mut self.bytes;
+        self.messages.retain(|_, message| {
+            let keep = !message.is_expired(now);
+            if !keep {
+                *bytes -= message.queue_bytes();
+            }
+            keep
+        });
+    }
+
+    /// Whether one more message of `bytes` on `topic` stays within the bounds.
+    pub fn has_room(
+        &self,
+        topic: &TopicName,
+        bytes: usize,
+        messages_max: u32,
+        bytes_max: u64,
+    ) -> bool {
+        let replaced = self.messages.get(topic).map(|message| message.queue_bytes());
+        let messages = self.messages.len() + usize::from(replaced.is_none());
+        let total = (self.bytes + bytes).saturating_sub(replaced.unwrap_or(0));
+        messages as u64 <= u64::from(messages_max) && total as u64 <= bytes_max
+    }
+
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}

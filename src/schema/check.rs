@@ -1,0 +1,145 @@
+//! The fourth proof value of the line.
+
+use std::sync::Arc;
+
+use super::{OnFailure, Schema, Schemas, json};
+use crate::limits::Admitted;
+use crate::mqtt::TopicName;
+use crate::policy::PayloadRule;
+use crate::refusal::{Refusal, Refused};
+use crate::session::Received;
+
+/// A message whose payload is what its rule asks for, or goes into quarantine. Made only by
+/// [`Schemas::check`].
+#[derive(Clone, Debug)]
+pub struct Conforming {
+    admitted: Admitted,
+    outcome: Outcome,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The payload satisfies this schema.
+    Conforms {
+        /// Its id.
+        schema: Arc<str>,
+    },
+    /// Nothing was asked: the rule says `schema = "none"`, or the message clears a retained one.
+    Unchecked,
+    /// It is encrypted end to end and was not read.
+    Opaque,
+    /// It failed its schema, which wants it delivered to another topic.
+    Quarantined {
+        /// Where it goes: `$quarantine/<schema id>/<topic>`.
+        topic: TopicName,
+        /// Why; also the answer to its publisher.
+        refused: Refused,
+    },
+}
+
+impl Conforming {
+    /// The message with everything that was decided before.
+    pub fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// What was found.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The topic that it is routed to: its own, or the one of its quarantine.
+    pub fn topic(&self) -> &TopicName {
+        match &self.outcome {
+            Outcome::Quarantined { topic, .. } => topic,
+            Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
+                self.admitted.authorized().received().topic()
+            }
+        }
+    }
+}
+
+impl Schemas {
+    /// Holds the payload against what the rule that permits the message asks for.
+    ///
+    /// # Errors
+    /// The message, and why it is refused.
+    pub fn check(&self, admitted: Admitted) -> Result<Conforming, (Admitted, Refused)> {
+        let authorized = admitted.authorized();
+        match self.judge(authorized.received(), authorized.payload_rule()) {
+            Ok(outcome) => Ok(Conforming { admitted, outcome }),
+            Err(refused) => Err((admitted, refused)),
+        }
+    }
+
+    fn judge(&self, received: &Received, rule: PayloadRule) -> Result<Outcome, Refused> {
+        let publish = received.publish();
+        let payload = &publish.payload;
+        if publish.retain && payload.is_empty() {
+            return Ok(Outcome::Unchecked);
+        }
+        // [MQTT-3.3.2-4] lets a receiver check what the indicator says; opaque payloads have to
+        // keep to it as well, because subscribers rely on it.
+        let says_utf8 = publish.properties.payload_is_utf8 == Some(true);
+        if says_utf8 && std::str::from_utf8(payload).is_err() {
+            return Err(Refusal::PayloadNotUtf8.into());
+        }
+        let outcome = match rule {
+            PayloadRule::Schema => return self.judge_by_schema(received),
+            PayloadRule::None => Outcome::Unchecked,
+            PayloadRule::Opaque => Outcome::Opaque,
+        };
+        if payload.len() > self.unchecked_bytes_max {
+            let detail = format!("unchecked_bytes_max {}", self.unchecked_bytes_max);
+            let (refusal, by) = (Refusal::PayloadTooLarge, None);
+            return Err(Refused { refusal, by, detail: Some(detail.into()) });
+        }
+        Ok(outcome)
+    }
+
+    fn judge_by_schema(&self, received: &Received) -> Result<Outcome, Refused> {
+        let topic = received.topic().as_str();
+        let schema = self.find(topic).ok_or(Refusal::NoSchema)?;
+        let payload = &received.publish().payload;
+        let by = |refusal, detail: Box<str>| Refused {
+            refusal,
+            by: Some(Arc::clone(&schema.id)),
+            detail: Some(detail),
+        };
+        if payload.len() > schema.bytes_max {
+            let detail = format!("bytes_max {}", schema.bytes_max);
+            return Err(by(Refusal::PayloadTooLarge, detail.into()));
+        }
+        let Err((refusal, detail)) = schema.hold(payload) else {
+            return Ok(Outcome::Conforms { schema: Arc::clone(&schema.id) });
+        };
+        let refused = by(refusal, detail);
+        match schema.on_failure {
+            OnFailure::Refuse => Err(refused),
+            OnFailure::Quarantine => {
+                // Only a topic that would be too long to be one cannot be quarantined.
+                match TopicName::parse(&format!("$quarantine/{}/{topic}", schema.id)) {
+                    Ok(topic) => Ok(Outcome::Quarantined { topic, refused }),
+                    Err(_too_long) => Err(refused),
+                }
+            }
+        }
+    }
+}
+
+impl Schema {
+    fn hold(&self, payload: &[u8]) -> Result<(), (Refusal, Box<str>)> {
+        let value = json::read(payload, &self.bounds)?;
+        // Asking whether is much cheaper than asking why, and nearly always enough.
+        if self.validator.is_valid(&value) {
+            return Ok(());
+        }
+        let detail = match self.validator.validate(&value) {
+            Err(error) => format!("{}: {}", error.instance_path(), error.kind().keyword()),
+            Ok(()) => String::new(),
+        };
+        let detail = super::mask::shown(&detail);
+        Err((Refusal::SchemaMismatch, json::clip(&detail).into()))
+    }
+}

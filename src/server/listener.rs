@@ -1,0 +1,290 @@
+//! The acceptor: from a TCP connection to an identity.
+//!
+//! One thread accepts, bounds and shakes hands for all shards, so that a flood of strangers costs
+//! the shards nothing. Each socket has one deadline from accept to CONNECT; a socket that says
+//! nothing holds a place in a bounded line and no TLS state. Invariant: what reaches a shard has an
+//! identity, and whatever is turned away is told to a shard under a stable name.
+
+#![expect(clippy::disallowed_methods, reason = "the acceptor owns the listening socket")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::clock::Clock;
+use super::handshake::{self, Refused};
+use super::message::{Message, Opened, RefusedHandshake, Shards};
+use super::options::{AdmitAddress, Bounds};
+use super::shutdown::Stopper;
+use crate::broker::{ConnectionId, Histogram};
+use crate::identity::{Identity, Issuers};
+
+/// Refused handshakes on their way to a shard at once; more are counted and dropped.
+pub(super) const REFUSALS_QUEUED_MAX: usize = 1_024;
+/// Wait after a failed accept: out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the acceptor measured, for the metrics.
+#[derive(Debug, Default)]
+pub struct HandshakeStats {
+    durations: Mutex<Histogram>,
+    unreported: AtomicU64,
+}
+
+impl HandshakeStats {
+    /// Time from the first byte of a client to its identity, of those that succeeded.
+    pub fn durations(&self) -> Histogram {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Refused handshakes that reached no log because too many waited.
+    pub fn unreported(&self) -> u64 {
+        self.unreported.load(Ordering::Relaxed)
+    }
+
+    fn observe(&self, duration: Duration) {
+        self.durations.lock().unwrap_or_else(PoisonError::into_inner).observe(duration);
+    }
+}
+
+/// What the acceptor is made of.
+pub(super) struct AcceptorParts {
+    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) issuers: Arc<Issuers>,
+    pub(super) admit_address: AdmitAddress,
+    pub(super) bounds: Bounds,
+    pub(super) clock: Clock,
+    pub(super) shards: Shards,
+    pub(super) stats: Arc<HandshakeStats>,
+}
+
+/// What the tasks of the acceptor share.
+struct Acceptor {
+    tls: tokio_rustls::TlsAcceptor,
+    issuers: Arc<Issuers>,
+    bounds: Bounds,
+    clock: Clock,
+    shards: Shards,
+    stats: Arc<HandshakeStats>,
+    connections: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    /// Places to shake hands.
+    handshakes: Semaphore,
+    /// Places between accept and identity, shaking hands or waiting for it.
+    sockets: Arc<Semaphore>,
+    per_address: RefCell<HashMap<IpAddr, usize>>,
+    next_connection: AtomicU64,
+}
+
+/// Accepts until `stopper` says stop. Must run on a local runtime of its own thread.
+pub(super) async fn accept(listener: TcpListener, parts: AcceptorParts, stopper: Stopper) {
+    let AcceptorParts { tls, issuers, mut admit_address, bounds, clock, shards, stats } = parts;
+    let sockets_max = bounds.handshakes_max.saturating_add(bounds.handshakes_waiting_max);
+    let acceptor = Rc::new(Acceptor {
+        tls: tls.into(),
+        issuers,
+        bounds,
+        clock,
+        shards,
+        stats,
+        connections: Arc::new(Semaphore::new(bounds.connections_max.min(Semaphore::MAX_PERMITS))),
+        refusals: Arc::new(Semaphore::new(REFUSALS_QUEUED_MAX)),
+        handshakes: Semaphore::new(bounds.handshakes_max.min(Semaphore::MAX_PERMITS)),
+        sockets: Arc::new(Semaphore::new(sockets_max.min(Semaphore::MAX_PERMITS))),
+        per_address: RefCell::default(),
+        next_connection: AtomicU64::new(0),
+    });
+    let stopped = stopper.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                if let Err(reason) = acceptor.admit(socket, peer, &mut admit_address) {
+                    acceptor.report_refused(peer, reason);
+                }
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Errors of `accept` that concern the connection alone.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+impl Acceptor {
+    /// Gives `socket` a place and a task, or closes it at once.
+    fn admit(
+        self: &Rc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        admit_address: &mut AdmitAddress,
+    ) -> Result<(), &'static str> {
+        let now = self.clock.now();
+        if !admit_address(peer.ip(), now) {
+            return Err("tls.address_rate");
+        }
+        let connection = Arc::clone(&self.connections)
+            .try_acquire_owned()
+            .map_err(|_| "tls.connections_full")?;
+        let place =
+            Arc::clone(&self.sockets).try_acquire_owned().map_err(|_| "tls.handshakes_full")?;
+        let address = AddressPlace::take(self, peer.ip()).ok_or("tls.address_handshakes")?;
+        let deadline = now.instant.after(self.bounds.connect_max);
+        let this = Rc::clone(self);
+        let task = async move {
+            let _place = (place, address);
+            let timeout = this.clock.deadline(deadline);
+            let outcome = tokio::time::timeout_at(timeout, this.shake_hands(socket, peer)).await;
+            match outcome.unwrap_or(Err(Refused::TIMED_OUT)) {
+                Ok((facts, handshaken)) => {
+                    let opened = Opened {
+                        connection: this.next_id(),
+                        connect_deadline: deadline,
+                        permit: connection,
+                        facts: Arc::new(facts),
+                        handshaken,
+                    };
+                    this.give(opened);
+                }
+                Err(refused) => this.report_refused(peer, refused.reason),
+            }
+        };
+        #[expect(clippy::let_underscore_future, reason = "the task reports its own end")]
+        let _ = tokio::task::spawn_local(task);
+        Ok(())
+    }
+
+    async fn shake_hands(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(crate::broker::ConnectionFacts, super::socket::Handshaken), Refused> {
+        socket.set_nodelay(true).map_err(|_| Refused::FAILED)?;
+        // Whoever says nothing waits here, at the price of a socket.
+        socket.readable().await.map_err(|_| Refused::FAILED)?;
+        let _turn = self.handshakes.acquire().await.map_err(|_| Refused::FAILED)?;
+        let begin = self.clock.instant();
+        let stream = self.tls.accept(socket).await.map_err(|error| Refused::of(&error))?;
+        let established = handshake::establish(stream, peer, &self.issuers, self.clock.now())?;
+        self.stats.observe(self.clock.instant().since(begin));
+        Ok(established)
+    }
+
+    fn next_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn give(&self, opened: Opened) {
+        let hash = shard_hash(&opened.facts.identity);
+        self.shards.send_hashed(hash, Message::Opened(Box::new(opened)));
+    }
+
+    /// Tells the core, unless too many wait to be told.
+    fn report_refused(&self, peer: SocketAddr, reason: &'static str) {
+        let permit: Result<OwnedSemaphorePermit, _> =
+            Arc::clone(&self.refusals).try_acquire_owned();
+        match permit {
+            Ok(permit) => {
+                let refused = RefusedHandshake { peer, reason, permit };
+                self.shards.send(0, Message::HandshakeRefused(refused));
+            }
+            Err(_) => {
+                self.stats.unreported.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What decides the shard of an identity; the same in every run.
+fn shard_hash(identity: &Identity) -> u64 {
+    use std::hash::BuildHasher as _;
+    foldhash::quality::FixedState::with_seed(0).hash_one(identity)
+}
+
+/// A place among the sockets of one address.
+struct AddressPlace {
+    acceptor: Rc<Acceptor>,
+    address: IpAddr,
+}
+
+impl AddressPlace {
+    fn take(acceptor: &Rc<Acceptor>, address: IpAddr) -> Option<Self> {
+        let address = network_of(address);
+        let mut per_address = acceptor.per_address.borrow_mut();
+        let count = per_address.entry(address).or_default();
+        if *count >= acceptor.bounds.handshakes_per_address_max {
+            return None;
+        }
+        *count += 1;
+        Some(Self { acceptor: Rc::clone(acceptor), address })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut per_address = self.acceptor.per_address.borrow_mut();
+        if let Some(count) = per_address.get_mut(&self.address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                per_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What one subscriber of an access network holds: an IPv4 address, or a /64 of IPv6.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !0 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_ipv6_network_counts_as_one_address() {
+        let first: IpAddr = "2001:db8:1:2::1".parse().unwrap();
+        let second: IpAddr = "2001:db8:1:2:ffff::9".parse().unwrap();
+        let other: IpAddr = "2001:db8:1:3::1".parse().unwrap();
+        assert_eq!(network_of(first), network_of(second));
+        assert_ne!(network_of(first), network_of(other));
+        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        assert_eq!(network_of(mapped), "192.0.2.1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn the_shard_of_an_identity_never_changes() {
+        let identity = Identity::parse("spiffe://plant/device/press-7", "plant").unwrap();
+        assert_eq!(shard_hash(&identity), shard_hash(&identity.clone()));
+        let other = Identity::parse("spiffe://plant/device/press-8", "plant").unwrap();
+        assert_ne!(shard_hash(&identity), shard_hash(&other));
+    }
+}

@@ -1,0 +1,209 @@
+//! A whole server, over the loopback, with certificates of a test plant.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::testing::{Site, now};
+use super::*;
+use crate::broker::Broker;
+
+/// A writer that forgets.
+fn forgetful(_: WriterEvents) -> Result<RunningWriter, Fault> {
+    Ok(RunningWriter {
+        submit: Arc::new(|_, _| Submitted::Taken),
+        stop: Box::new(|| Ok(())),
+        stats: Arc::new(WriterStats::default),
+    })
+}
+
+fn options(site: &Site) -> ServerOptions {
+    ServerOptions {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: Arc::clone(&site.tls),
+        issuers: Arc::clone(&site.issuers),
+        admit_address: Box::new(|_, _| true),
+        shards: 1,
+        bounds: Bounds { stop_max: Duration::from_millis(300), ..Bounds::default() },
+        broker: Arc::new(|_| Broker::default()),
+        writer: Box::new(forgetful),
+        clock: Clock::start_at(now().unix),
+        metrics: Some(MetricsOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            allow_non_loopback: false,
+        }),
+        handle_signals: false,
+    }
+}
+
+/// Shakes hands; the TLS state and the socket.
+fn connect(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut stream = StreamOwned::new(tls, socket);
+    stream.conn.complete_io(&mut stream.sock)?;
+    Ok(stream)
+}
+
+/// Whether the server ends this connection without a word of MQTT.
+fn is_closed(mut stream: impl std::io::Read) -> bool {
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn numbers_and_health_are_served_while_it_serves() {
+    let site = Site::new();
+    let running = Server::start(options(&site)).unwrap();
+    let _client = connect(&site.client("press-7"), running.local_addr()).unwrap();
+    let metrics = running.metrics_addr().unwrap();
+    let health = get(metrics, "/healthz");
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"serving\""), "{health}");
+    let numbers = get(metrics, "/metrics");
+    assert!(numbers.contains("avow_handshake_seconds_count 1"), "{numbers}");
+}
+
+#[test]
+fn metrics_are_not_served_to_the_network_unless_that_is_meant() {
+    let site = Site::new();
+    let mut options = options(&site);
+    let listen = "0.0.0.0:0".parse().unwrap();
+    options.metrics = Some(MetricsOptions { listen, allow_non_loopback: false });
+    let fault = Server::start(options).err().unwrap();
+    assert!(matches!(fault, Fault::MetricsExposed(_)));
+    assert_eq!(fault.exit_code(), 2);
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let site = Site::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = options(&site);
+    options.listen = taken.local_addr().unwrap();
+    let fault = Server::start(options).err().unwrap();
+    assert!(fault.to_string().contains(&taken.local_addr().unwrap().to_string()), "{fault}");
+}
+
+#[test]
+fn e08_a_socket_that_says_nothing_is_closed_at_its_deadline() {
+    let site = Site::new();
+    let mut options = options(&site);
+    options.bounds.connect_max = Duration::from_millis(200);
+    let running = Server::start(options).unwrap();
+    let silent = TcpStream::connect(running.local_addr()).unwrap();
+    let mut half = TcpStream::connect(running.local_addr()).unwrap();
+    half.write_all(&[22, 3, 1]).unwrap();
+    for socket in [silent, half] {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(is_closed(socket));
+    }
+}
+
+#[test]
+fn d11_more_connections_than_the_bound_are_closed_at_once() {
+    let site = Site::new();
+    let mut options = options(&site);
+    options.bounds.connections_max = 1;
+    let running = Server::start(options).unwrap();
+    let first = connect(&site.client("press-7"), running.local_addr()).unwrap();
+    assert!(connect(&site.client("press-8"), running.local_addr()).is_err());
+    drop(first);
+    let again = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        connect(&site.client("press-8"), running.local_addr()).is_ok()
+    });
+    assert!(again, "the place is free again");
+}
+
+#[test]
+fn a_stranger_gets_no_further_than_the_handshake() {
+    let (site, other) = (Site::new(), Site::new());
+    let running = Server::start(options(&site)).unwrap();
+    // It trusts our server, and shows a certificate of its own plant.
+    let stranger = site.stranger(&other, "press-7");
+    // In TLS 1.3 a client has finished before the server looks at its certificate.
+    if let Ok(mut stream) = connect(&stranger, running.local_addr()) {
+        assert!(is_closed(&mut stream));
+    }
+    assert_eq!(running.handle().handshakes().durations().count(), 0);
+}
+
+#[test]
+fn a_panic_in_the_core_ends_the_server_with_a_fault() {
+    let site = Site::new();
+    let mut options = options(&site);
+    options.broker = Arc::new(|_| panic!("the core is broken"));
+    let fault = Server::start(options).unwrap().wait().unwrap_err();
+    assert!(
+        matches!(&fault, Fault::CorePanicked { shard: 0, message } if message.contains("broken"))
+    );
+    assert_eq!(fault.exit_code(), 70);
+}
+
+#[test]
+fn a_fault_of_the_writer_ends_the_server() {
+    let site = Site::new();
+    let mut options = options(&site);
+    let (sender, events) = sync_channel(1);
+    options.writer = Box::new(move |events| {
+        sender.send(events.clone()).unwrap();
+        forgetful(events)
+    });
+    let running = Server::start(options).unwrap();
+    events.recv().unwrap().failed("no space left".to_owned());
+    let health = get(running.metrics_addr().unwrap(), "/healthz");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("\"faulted\""), "{health}");
+    let fault = running.wait().unwrap_err();
+    assert_eq!((fault.to_string().contains("no space left"), fault.exit_code()), (true, 70));
+}
+
+/// Resident memory of this process, in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "measures; run it alone: cargo test --lib idle_memory -- --ignored --nocapture"]
+fn idle_memory() {
+    const COUNT: u64 = 3_000;
+    raise_open_files().unwrap();
+    let site = Site::new();
+    let mut options = options(&site);
+    options.bounds.handshakes_per_address_max = 10_000;
+    let running = Server::start(options).unwrap();
+    let config = site.client("press-7");
+    let mut sockets = Vec::new();
+    // What the first ones cost is not the price of a connection.
+    for _ in 0..50 {
+        sockets.push(connect(&config, running.local_addr()).unwrap().into_parts().1);
+    }
+    let before = resident_kib();
+    for _ in 0..COUNT {
+        // The client's TLS state is dropped at once: what remains is the server's.
+        sockets.push(connect(&config, running.local_addr()).unwrap().into_parts().1);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let grown = resident_kib() - before;
+    println!("{grown} KiB for {COUNT} connections: {:.1} KiB each", grown as f64 / COUNT as f64);
+    assert!(grown / COUNT <= 40);
+}

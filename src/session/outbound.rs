@@ -1,0 +1,317 @@
+//! What a session has yet to send or to see acknowledged: its queue and its send window
+//! (sections 4.3, 4.4 and 4.9).
+//!
+//! Generic over what is delivered, because this room knows nothing of routing. The queue is
+//! bounded by messages and bytes, the window by the send quota.
+
+use std::collections::VecDeque;
+
+use crate::mqtt::{PacketId, QoS, ReasonCode};
+
+/// The sender's half of a session.
+#[derive(Debug)]
+pub struct Outbound<D> {
+    queue: VecDeque<Queued<D>>,
+    queue_bytes: usize,
+    window: VecDeque<Sent<D>>,
+    window_max: u16,
+    last_id: Option<PacketId>,
+}
+
+#[derive(Debug)]
+struct Queued<D> {
+    delivery: D,
+    qos: QoS,
+    bytes: usize,
+}
+
+/// A QoS 1 or 2 message that was sent.
+#[derive(Debug)]
+struct Sent<D> {
+    id: PacketId,
+    awaiting: Awaiting<D>,
+}
+
+/// What a sent message waits for. The message itself is kept as long as it may be sent again.
+#[derive(Debug)]
+enum Awaiting<D> {
+    PubAck(D),
+    PubRec(D),
+    PubComp,
+}
+
+/// The queue is at one of its bounds: the message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+/// The next thing to send.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Send<D> {
+    /// The copy.
+    pub delivery: D,
+    /// Its Packet Identifier; absent in QoS 0.
+    pub packet_id: Option<PacketId>,
+}
+
+/// What must be sent again when a session is resumed. [MQTT-4.4.0-1]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resend<D> {
+    /// The PUBLISH, with DUP set.
+    Publish(D, PacketId),
+    /// The PUBREL.
+    PubRel(PacketId),
+}
+
+/// What an acknowledgement of the client means for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The message is done; its place in the window is free.
+    Done,
+    /// Send PUBREL.
+    Release,
+    /// No message with this identifier waits for this acknowledgement.
+    Unknown,
+}
+
+impl<D> Outbound<D> {
+    /// Nothing queued, nothing sent. `window_max` is the send quota: at least 1.
+    pub fn new(window_max: u16) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            window: VecDeque::new(),
+            window_max,
+            last_id: None,
+        }
+    }
+
+    /// Changes the send quota, at a new connection.
+    pub fn set_window_max(&mut self, window_max: u16) {
+        self.window_max = window_max;
+    }
+
+    /// Appends a message of `bytes`, unless the queue would pass `messages_max` or `bytes_max`.
+    pub fn enqueue(
+        &mut self,
+        delivery: D,
+        qos: QoS,
+        bytes: usize,
+        messages_max: u32,
+        bytes_max: u64,
+    ) -> Result<(), QueueFull> {
+        let total = self.queue_bytes + bytes;
+        if self.queue.len() as u64 >= u64::from(messages_max) || total as u64 > bytes_max {
+            return Err(QueueFull);
+        }
+        self.queue_bytes = total;
+        self.queue.push_back(Queued { delivery, qos, bytes });
+        Ok(())
+    }
+
+    /// Whether the next queued message may leave now.
+    pub fn is_ready(&self) -> bool {
+        self.queue.front().is_some_and(|queued| queued.qos == QoS::AtMostOnce || self.has_room())
+    }
+
+    /// Whether nothing is queued, so that a message may pass by the queue without overtaking.
+    pub fn is_queue_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether the send quota allows one more QoS 1 or 2 message. [MQTT-3.3.4-9]
+    pub fn has_room(&self) -> bool {
+        self.window.len() < usize::from(self.window_max)
+    }
+
+    /// Messages and bytes that are queued.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue_bytes)
+    }
+}
+
+impl<D: Clone> Outbound<D> {
+    /// Takes the next message that may leave now off the queue and, unless it is QoS 0, into the
+    /// window.
+    pub fn dequeue(&mut self) -> Option<Send<D>> {
+        if !self.is_ready() {
+            return None;
+        }
+        let queued = self.queue.pop_front()?;
+        self.queue_bytes -= queued.bytes;
+        Some(self.send(queued.delivery, queued.qos))
+    }
+
+    /// Puts `delivery` into the window (QoS 1 and 2) and gives it a Packet Identifier. The caller
+    /// has asked [`Self::has_room`].
+    pub fn send(&mut self, delivery: D, qos: QoS) -> Send<D> {
+        let awaiting = match qos {
+            QoS::AtMostOnce => return Send { delivery, packet_id: None },
+            QoS::AtLeastOnce => Awaiting::PubAck(delivery.clone()),
+            QoS::ExactlyOnce => Awaiting::PubRec(delivery.clone()),
+        };
+        let id = self.free_id();
+        self.window.push_back(Sent { id, awaiting });
+        Send { delivery, packet_id: Some(id) }
+    }
+
+    /// Everything that was sent and not acknowledged, in the order it was sent. [MQTT-4.6.0-1]
+    pub fn resend(&self) -> Vec<Resend<D>> {
+        self.window
+            .iter()
+            .map(|sent| match &sent.awaiting {
+                Awaiting::PubAck(delivery) | Awaiting::PubRec(delivery) => {
+                    Resend::Publish(delivery.clone(), sent.id)
+                }
+                Awaiting::PubComp => Resend::PubRel(sent.id),
+            })
+            .collect()
+    }
+
+    /// Drops from queue and window every message that `keep` does not hold; returns how many.
+    pub fn retain(&mut self, keep: impl Fn(&D) -> bool) -> usize {
+        let before = self.queue.len() + self.window.len();
+        let bytes = &mut self.queue_bytes;
+        self.queue.retain(|queued| {
+            let kept = keep(&queued.delivery);
+            if !kept {
+                *bytes -= queued.bytes;
+            }
+            kept
+        });
+        self.window.retain(|sent| match &sent.awaiting {
+            Awaiting::PubAck(delivery) | Awaiting::PubRec(delivery) => keep(delivery),
+            Awaiting::PubComp => true,
+        });
+        before - self.queue.len() - self.window.len()
+    }
+}
+
+impl<D> Outbound<D> {
+    /// Handles PUBACK.
+    pub fn handle_puback(&mut self, id: PacketId) -> Acknowledged {
+        self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubAck(_)))
+    }
+
+    /// Handles PUBREC. One with an error ends the message. [MQTT-4.3.3-4]
+    pub fn handle_pubrec(&mut self, id: PacketId, reason: ReasonCode) -> Acknowledged {
+        if reason.is_error() {
+            return self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubRec(_)));
+        }
+        match self.window.iter_mut().find(|sent| sent.id == id) {
+            // A repeated PUBREC is answered with PUBREL again.
+            Some(sent) if matches!(sent.awaiting, Awaiting::PubRec(_) | Awaiting::PubComp) => {
+                sent.awaiting = Awaiting::PubComp;
+                Acknowledged::Release
+            }
+            Some(_) | None => Acknowledged::Unknown,
+        }
+    }
+
+    /// Handles PUBCOMP.
+    pub fn handle_pubcomp(&mut self, id: PacketId) -> Acknowledged {
+        self.finish(id, |awaiting| matches!(awaiting, Awaiting::PubComp))
+    }
+
+    /// Takes a message that could not be sent out of the window.
+    pub fn cancel(&mut self, id: PacketId) {
+        self.window.retain(|sent| sent.id != id);
+    }
+
+    fn finish(&mut self, id: PacketId, expected: fn(&Awaiting<D>) -> bool) -> Acknowledged {
+        // Clients acknowledge in order, so the first one is nearly always it.
+        match self.window.iter().position(|sent| sent.id == id && expected(&sent.awaiting)) {
+            Some(at) => {
+                self.window.remove(at);
+                Acknowledged::Done
+            }
+            None => Acknowledged::Unknown,
+        }
+    }
+
+    /// The next identifier that is not in use. The window is smaller than the number of
+    /// identifiers, so there is one. [MQTT-2.2.1-4]
+    fn free_id(&mut self) -> PacketId {
+        let mut id = self.last_id.map_or(PacketId::ONE, PacketId::next);
+        while self.window.iter().any(|sent| sent.id == id) {
+            id = id.next();
+        }
+        self.last_id = Some(id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: u16) -> PacketId {
+        PacketId::new(value).unwrap()
+    }
+
+    fn queue(outbound: &mut Outbound<&'static str>, what: &'static str, qos: QoS) {
+        outbound.enqueue(what, qos, what.len(), 10, 100).unwrap();
+    }
+
+    #[test]
+    fn the_queue_is_bounded_by_messages_and_by_bytes() {
+        let mut outbound = Outbound::new(1);
+        assert_eq!(outbound.enqueue("ab", QoS::AtLeastOnce, 2, 2, 3), Ok(()));
+        assert_eq!(outbound.enqueue("cd", QoS::AtLeastOnce, 2, 2, 3), Err(QueueFull));
+        assert_eq!(outbound.enqueue("c", QoS::AtLeastOnce, 1, 2, 3), Ok(()));
+        assert_eq!(outbound.enqueue("", QoS::AtLeastOnce, 0, 2, 3), Err(QueueFull));
+        assert_eq!(outbound.queued(), (2, 3));
+    }
+
+    #[test]
+    fn the_window_holds_back_what_needs_acknowledgement_and_its_order() {
+        let mut outbound = Outbound::new(1);
+        queue(&mut outbound, "one", QoS::AtLeastOnce);
+        queue(&mut outbound, "two", QoS::ExactlyOnce);
+        queue(&mut outbound, "three", QoS::AtMostOnce);
+        let first = outbound.dequeue().unwrap();
+        assert_eq!((first.delivery, first.packet_id), ("one", Some(id(1))));
+        assert_eq!(outbound.dequeue(), None);
+        assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Done);
+        assert_eq!(outbound.dequeue().unwrap().packet_id, Some(id(2)));
+        assert_eq!(outbound.dequeue().unwrap().delivery, "three");
+        assert_eq!(outbound.queued(), (0, 0));
+    }
+
+    #[test]
+    fn qos_2_walks_through_pubrec_and_pubcomp_and_is_resent_as_far_as_it_came() {
+        let mut outbound = Outbound::new(4);
+        outbound.send("one", QoS::ExactlyOnce);
+        outbound.send("two", QoS::AtLeastOnce);
+        assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Unknown);
+        assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Unknown);
+        assert_eq!(
+            outbound.resend(),
+            [Resend::Publish("one", id(1)), Resend::Publish("two", id(2))]
+        );
+        for _ in 0..2 {
+            assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::Success), Acknowledged::Release);
+        }
+        assert_eq!(outbound.resend()[0], Resend::PubRel(id(1)));
+        assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Done);
+        assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::Success), Acknowledged::Unknown);
+    }
+
+    #[test]
+    fn a_pubrec_with_an_error_ends_the_message() {
+        let mut outbound = Outbound::new(1);
+        outbound.send("one", QoS::ExactlyOnce);
+        assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::QuotaExceeded), Acknowledged::Done);
+        assert!(outbound.has_room());
+    }
+
+    #[test]
+    fn d02_identifiers_in_use_are_skipped_when_they_wrap() {
+        let mut outbound = Outbound::new(3);
+        outbound.send("kept", QoS::AtLeastOnce);
+        for _ in 0..u16::MAX - 1 {
+            let sent = outbound.send("passing", QoS::AtLeastOnce).packet_id.unwrap();
+            assert_eq!(outbound.handle_puback(sent), Acknowledged::Done);
+        }
+        assert_eq!(outbound.send("next", QoS::AtLeastOnce).packet_id, Some(id(2)));
+    }
+}

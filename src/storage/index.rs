@@ -1,0 +1,500 @@
+//! The query index: which blocks of 1,024 entries mention a name, a type or a result.
+//!
+//! sled holds it because it may be lost: it is a view of the segments, filled from them by the
+//! same code at the first start and ever after, and whenever it does not open, lags behind
+//! another log or disagrees, it is deleted and filled again. One posting per value and *block*,
+//! not per entry, keeps it nearly free: a query reads the blocks that qualify, and the entries
+//! decide. The invariant: an answer holds only entries that were read from the log, in order.
+#![expect(clippy::disallowed_methods, reason = "deletes the directory of a broken index")]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::disk::Disk;
+use super::fault::{Doing, StorageFault};
+use super::log::Place;
+use super::query::{Facts, Order, Outcome, Query};
+use super::reader::{Entry, EntryView, Reader, Until};
+use crate::evidence::VerifierKey;
+
+/// Entries of one block.
+pub const BLOCK_ENTRIES: u64 = 1024;
+/// Most entries that one query answers with.
+pub const QUERY_ENTRIES_MAX: usize = 10_000;
+/// The directory of the index, within the log's.
+pub const INDEX_DIR: &str = "index";
+
+const FORMAT: u32 = 1;
+const CACHE_BYTES: u64 = 16 << 20;
+const META_KEY: &[u8] = b"m";
+
+/// The index. Clones are the same index; one process at a time may have it open.
+#[derive(Clone, Debug)]
+pub struct Index {
+    db: sled::Db,
+}
+
+/// What opening the index came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexState {
+    /// There was none, and it was filled.
+    Created,
+    /// It was there and goes on.
+    Used,
+    /// It was there, was of no use, and was filled again.
+    Rebuilt(RebuildCause),
+}
+
+/// Why an index was of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebuildCause {
+    /// sled could not open it.
+    DoesNotOpen,
+    /// It has another format, or is that of another log.
+    OtherLog,
+    /// It speaks of more entries than there are.
+    Ahead,
+    /// A block does not stand where it says.
+    Misplaced,
+    /// Somebody asked.
+    Asked,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexFault {
+    /// sled failed. Stop, and start again: a broken index is rebuilt then.
+    #[error("the query index failed: {0}; `avow audit reindex` builds it again")]
+    Sled(#[from] sled::Error),
+    /// sled panicked over its files.
+    #[error("the query index is damaged; `avow audit reindex` builds it again")]
+    Damaged,
+    /// Another process has it open: ask the running broker.
+    #[error("the query index is in use by another process")]
+    InUse,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageFault),
+}
+
+/// Keeps an index up with a log that is being written; the writer's index thread owns it.
+#[derive(Debug)]
+pub struct IndexFeed<D: Disk> {
+    index: Index,
+    reader: Reader<D>,
+    verifier: VerifierKey,
+    has_failed: bool,
+    is_stopping: Arc<AtomicBool>,
+}
+
+/// How far the index has come, and over which log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meta {
+    applied: u64,
+    log: [u8; 8],
+}
+
+/// Where a block stands and which times it spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    place: Place,
+    earliest: u64,
+    latest: u64,
+}
+
+/// A block that is being filled.
+#[derive(Debug, Default)]
+struct Filling {
+    place: Option<Place>,
+    earliest: u64,
+    latest: u64,
+    values: [BTreeSet<String>; 3],
+    entries: u64,
+}
+
+/// The kinds of value that have postings.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Who,
+    Kind,
+    Result,
+}
+
+impl Index {
+    /// Opens the index of the log in the directory `log_dir`, rebuilding it if it is of no use,
+    /// and brings it up to the end of `reader`.
+    pub fn open<D: Disk>(
+        log_dir: &Path,
+        reader: &Reader<D>,
+    ) -> Result<(Self, IndexState), IndexFault> {
+        let path = log_dir.join(INDEX_DIR);
+        let was_there = path.exists();
+        let cause = match open_sled(&path) {
+            Ok(db) => {
+                let index = Self { db };
+                match index.misfit(reader)? {
+                    None => {
+                        index.catch_up(reader)?;
+                        let state = if was_there { IndexState::Used } else { IndexState::Created };
+                        return Ok((index, state));
+                    }
+                    Some(cause) => cause,
+                }
+            }
+            Err(IndexFault::InUse) => return Err(IndexFault::InUse),
+            Err(_) => RebuildCause::DoesNotOpen,
+        };
+        Ok((Self::rebuild(log_dir, reader)?, IndexState::Rebuilt(cause)))
+    }
+
+    /// Deletes the index and fills it again from the log.
+    pub fn rebuild<D: Disk>(log_dir: &Path, reader: &Reader<D>) -> Result<Self, IndexFault> {
+        let path = log_dir.join(INDEX_DIR);
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StorageFault::io(Doing::Write, INDEX_DIR)(error).into());
+            }
+            _ => {}
+        }
+        let index = Self { db: open_sled(&path)? };
+        index.catch_up(reader)?;
+        Ok(index)
+    }
+
+    /// Number of entries whose blocks are in the index, a multiple of [`BLOCK_ENTRIES`].
+    pub fn applied_upto(&self) -> Result<u64, IndexFault> {
+        Ok(self.meta()?.map_or(0, |meta| meta.applied))
+    }
+
+    /// Adds every complete block below the end of `reader`.
+    pub fn catch_up<D: Disk>(&self, reader: &Reader<D>) -> Result<(), IndexFault> {
+        self.fill(reader, &AtomicBool::new(false))
+    }
+
+    fn fill<D: Disk>(&self, reader: &Reader<D>, stop: &AtomicBool) -> Result<(), IndexFault> {
+        let applied = self.applied_upto()?;
+        let hint = applied
+            .checked_div(BLOCK_ENTRIES)
+            .and_then(|block| block.checked_sub(1))
+            .map(|block| self.block(block))
+            .transpose()?
+            .flatten();
+        let mut filling = Filling::default();
+        let mut failed = Ok(());
+        let log = reader.identity()?;
+        let visited =
+            reader.visit(applied, u64::MAX, hint.map(|block| block.place), &mut |entry| {
+                filling.add(&entry);
+                if filling.entries < BLOCK_ENTRIES {
+                    return ControlFlow::Continue(());
+                }
+                let full = std::mem::take(&mut filling);
+                failed = self.apply(full, entry.index / BLOCK_ENTRIES, log);
+                let goes_on = failed.is_ok() && !stop.load(Ordering::Relaxed);
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        failed?;
+        visited?;
+        if self.applied_upto()? > applied {
+            self.db.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The entries that fit `query`, in the order it asks for.
+    pub fn query<D: Disk>(
+        &self,
+        reader: &Reader<D>,
+        query: &Query,
+    ) -> Result<Vec<Entry>, IndexFault> {
+        let limit = query.limit.min(QUERY_ENTRIES_MAX);
+        let applied = self.applied_upto()?;
+        let blocks = self.candidates(query, applied / BLOCK_ENTRIES)?;
+        let mut found = Vec::new();
+        match query.order {
+            Order::OldestFirst => {
+                for block in blocks {
+                    let room = limit.saturating_sub(found.len());
+                    found.extend(self.in_block(reader, query, block)?.into_iter().take(room));
+                    if found.len() >= limit {
+                        return Ok(found);
+                    }
+                }
+                let tail = Scope { from: applied, to: u64::MAX, hint: None };
+                let room = limit.saturating_sub(found.len());
+                found.extend(scan(reader, query, tail, Some(room), None)?);
+            }
+            Order::NewestFirst => {
+                let hint = self.last_place(applied)?;
+                let tail = Scope { from: applied, to: u64::MAX, hint };
+                found.extend(scan(reader, query, tail, None, Some(limit))?.into_iter().rev());
+                for block in blocks.into_iter().rev() {
+                    let room = limit.saturating_sub(found.len());
+                    if room == 0 {
+                        break;
+                    }
+                    let entries = self.in_block(reader, query, block)?;
+                    found.extend(entries.into_iter().rev().take(room));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why this index cannot be that of the log.
+    fn misfit<D: Disk>(&self, reader: &Reader<D>) -> Result<Option<RebuildCause>, IndexFault> {
+        let Ok(meta) = self.meta() else { return Ok(Some(RebuildCause::DoesNotOpen)) };
+        let Some(meta) = meta else {
+            return Ok((!self.db.is_empty()).then_some(RebuildCause::OtherLog));
+        };
+        if meta.log != reader.identity()? {
+            return Ok(Some(RebuildCause::OtherLog));
+        }
+        let Some(last) = meta.applied.checked_sub(1) else { return Ok(None) };
+        if reader.entry(last)?.is_none() {
+            return Ok(Some(RebuildCause::Ahead));
+        }
+        let first = last / BLOCK_ENTRIES * BLOCK_ENTRIES;
+        let Ok(Some(block)) = self.block(last / BLOCK_ENTRIES) else {
+            return Ok(Some(RebuildCause::Misplaced));
+        };
+        let stands = reader.entry(first)?.is_some_and(|entry| entry.batch == block.place);
+        Ok((!stands).then_some(RebuildCause::Misplaced))
+    }
+
+    /// Adds one block and moves `applied_upto` past it, in one step.
+    fn apply(&self, filled: Filling, block: u64, log: [u8; 8]) -> Result<(), IndexFault> {
+        let mut batch = sled::Batch::default();
+        for (field, values) in
+            [Field::Who, Field::Kind, Field::Result].into_iter().zip(&filled.values)
+        {
+            for value in values {
+                let mut key = posting_prefix(field, value);
+                key.extend_from_slice(&block.to_be_bytes());
+                batch.insert(key, &[]);
+            }
+        }
+        let place = filled.place.unwrap_or_default();
+        let (earliest, latest) = (filled.earliest, filled.latest);
+        batch.insert(block_key(block), Block { place, earliest, latest }.encode());
+        let applied = (block + 1) * BLOCK_ENTRIES;
+        batch.insert(META_KEY, Meta { applied, log }.encode());
+        // A crash here loses blocks that the next start reads from the segments again.
+        Ok(self.db.apply_batch(batch)?)
+    }
+
+    /// The blocks that may hold what the query looks for, in order.
+    fn candidates(&self, query: &Query, blocks: u64) -> Result<Vec<u64>, IndexFault> {
+        let result = query.outcome.map(Outcome::as_str);
+        let wanted = [
+            (Field::Who, query.who.as_deref()),
+            (Field::Kind, query.kind.as_deref()),
+            (Field::Result, result),
+        ];
+        let mut candidates: Option<BTreeSet<u64>> = None;
+        for (field, value) in wanted {
+            let Some(value) = value else { continue };
+            let prefix = posting_prefix(field, value);
+            let mut posted = BTreeSet::new();
+            for key in self.db.scan_prefix(&prefix).keys() {
+                let key = key?;
+                let block = key.get(prefix.len()..).and_then(|block| block.try_into().ok());
+                posted.extend(block.map(u64::from_be_bytes));
+            }
+            candidates = Some(match candidates {
+                Some(before) => before.intersection(&posted).copied().collect(),
+                None => posted,
+            });
+        }
+        let candidates = candidates.map_or_else(|| (0..blocks).collect(), Vec::from_iter);
+        let mut kept = Vec::new();
+        for number in candidates {
+            let is_in_time = self.block(number)?.is_none_or(|block| {
+                query.since.is_none_or(|since| block.latest >= since.as_nanos())
+                    && query.until.is_none_or(|until| block.earliest < until.as_nanos())
+            });
+            if is_in_time {
+                kept.push(number);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn in_block<D: Disk>(
+        &self,
+        reader: &Reader<D>,
+        query: &Query,
+        block: u64,
+    ) -> Result<Vec<Entry>, IndexFault> {
+        let from = block * BLOCK_ENTRIES;
+        let hint = self.block(block)?.map(|block| block.place);
+        scan(reader, query, Scope { from, to: from + BLOCK_ENTRIES, hint }, None, None)
+    }
+
+    fn last_place(&self, applied: u64) -> Result<Option<Place>, IndexFault> {
+        let Some(last) = (applied / BLOCK_ENTRIES).checked_sub(1) else { return Ok(None) };
+        Ok(self.block(last)?.map(|block| block.place))
+    }
+
+    fn meta(&self) -> Result<Option<Meta>, IndexFault> {
+        Ok(self.db.get(META_KEY)?.and_then(|bytes| Meta::decode(&bytes)))
+    }
+
+    fn block(&self, number: u64) -> Result<Option<Block>, IndexFault> {
+        Ok(self.db.get(block_key(number))?.and_then(|bytes| Block::decode(&bytes)))
+    }
+}
+
+impl<D: Disk> IndexFeed<D> {
+    /// Feeds `index` through `reader`, which sees the log whose checkpoints `verifier` opens.
+    pub fn new(index: Index, reader: Reader<D>, verifier: VerifierKey) -> Self {
+        let is_stopping = Arc::default();
+        Self { index, reader, verifier, has_failed: false, is_stopping }
+    }
+
+    /// Brings the index up to `size` entries. After a failure it lags, which costs queries time
+    /// and no entry, until the next start.
+    pub(super) fn advance(&mut self, size: u64) {
+        if self.has_failed {
+            return;
+        }
+        self.reader.set_until(Until::Synced(size));
+        let refreshed = self.reader.refresh(&self.verifier).map_err(IndexFault::from);
+        let caught_up = refreshed.and_then(|()| self.index.fill(&self.reader, &self.is_stopping));
+        self.has_failed = caught_up.is_err();
+    }
+
+    /// Set it, and [`Self::advance`] returns after the block it is at: a stopping broker does not
+    /// wait for the index, which goes on from there at the next start.
+    pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
+        self.is_stopping.clone()
+    }
+}
+
+impl Filling {
+    fn add(&mut self, entry: &EntryView<'_>) {
+        self.place = self.place.or(Some(entry.batch));
+        self.entries += 1;
+        // An entry that does not read is found by no query, and by `verify`.
+        let Ok(facts) = serde_json::from_slice::<Facts<'_>>(entry.json) else { return };
+        self.earliest = if self.latest == 0 { facts.t } else { self.earliest.min(facts.t) };
+        self.latest = self.latest.max(facts.t);
+        let found = [facts.who, Some(facts.kind), facts.result];
+        for (values, value) in self.values.iter_mut().zip(found) {
+            if let Some(value) = value
+                && !values.contains(value.as_ref())
+            {
+                values.insert(value.into_owned());
+            }
+        }
+    }
+}
+
+impl Meta {
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = FORMAT.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.applied.to_be_bytes());
+        bytes.extend_from_slice(&self.log);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (format, rest) = bytes.split_first_chunk()?;
+        let (applied, log) = rest.split_first_chunk()?;
+        let log = log.try_into().ok()?;
+        let meta = Self { applied: u64::from_be_bytes(*applied), log };
+        (u32::from_be_bytes(*format) == FORMAT).then_some(meta)
+    }
+}
+
+impl Block {
+    fn encode(self) -> Vec<u8> {
+        let Place { segment, offset } = self.place;
+        [segment, offset, self.earliest, self.latest].iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (numbers, []) = bytes.as_chunks::<8>() else { return None };
+        let &[segment, offset, earliest, latest] = numbers else { return None };
+        Some(Self {
+            place: Place {
+                segment: u64::from_be_bytes(segment),
+                offset: u64::from_be_bytes(offset),
+            },
+            earliest: u64::from_be_bytes(earliest),
+            latest: u64::from_be_bytes(latest),
+        })
+    }
+}
+
+/// A stretch of the log.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    from: u64,
+    to: u64,
+    hint: Option<Place>,
+}
+
+/// The entries of a stretch that fit: the first so many, or the last so many.
+fn scan<D: Disk>(
+    reader: &Reader<D>,
+    query: &Query,
+    scope: Scope,
+    first: Option<usize>,
+    last: Option<usize>,
+) -> Result<Vec<Entry>, IndexFault> {
+    let mut found = VecDeque::new();
+    reader.visit(scope.from, scope.to, scope.hint, &mut |entry| {
+        if first.is_some_and(|first| found.len() >= first) {
+            return ControlFlow::Break(());
+        }
+        if query.fits(entry.json) {
+            found.push_back(entry.to_owned());
+            if last.is_some_and(|last| found.len() > last) {
+                found.pop_front();
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.into())
+}
+
+fn posting_prefix(field: Field, value: &str) -> Vec<u8> {
+    let field = match field {
+        Field::Who => b'w',
+        Field::Kind => b'k',
+        Field::Result => b'r',
+    };
+    // No value holds U+0000, so that it ends one.
+    [&[b'p', field], value.as_bytes(), &[0]].concat()
+}
+
+fn block_key(block: u64) -> Vec<u8> {
+    [b"b".as_slice(), &block.to_be_bytes()].concat()
+}
+
+/// Opens sled quietly: a small cache, no flusher of its own. It may panic over damaged files.
+fn open_sled(path: &Path) -> Result<sled::Db, IndexFault> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None)
+        .print_profile_on_drop(false);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Err(_) => Err(IndexFault::Damaged),
+        // sled has no kind of its own for a lock that somebody else holds.
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("acquire lock") => {
+            Err(IndexFault::InUse)
+        }
+        Ok(opened) => Ok(opened?),
+    }
+}

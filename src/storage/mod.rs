@@ -1,0 +1,37 @@
+//! The one durable log: evidence entries, message bodies and changes of state, in segments that
+//! one thread writes and anybody may verify.
+//!
+//! ```text
+//! DIR/segments/00000000.seg …   batches of records: see [`segment`]
+//! DIR/checkpoint                the newest signed tree head, a C2SP signed note
+//! DIR/history                   every signed tree head: see [`checkpoint_store`]
+//! DIR/index/                    sled, rebuilt from the segments whenever in doubt
+//! ```
+//!
+//! This is shell: it owns files and threads, and decides nothing about messages. The invariant
+//! of the room: a [`crate::evidence::Synced`] exists only for bytes that an `fdatasync`
+//! returned for, and after a failed one the log gives out nothing more until a restart.
+
+pub mod checkpoint_store;
+pub mod disk;
+pub mod fault;
+pub mod index;
+pub mod log;
+mod query;
+pub mod reader;
+mod record;
+pub mod recovery;
+mod scan;
+pub mod segment;
+pub mod verify;
+pub mod writer;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use fault::{Damage, Defect, StorageFault};
+pub use index::{Index, IndexFeed, IndexState, RebuildCause};
+pub use log::{Log, LogOptions, Place};
+pub use query::{Order, Outcome, Query};
+pub use reader::{Entry, Reader, Until};
+pub use recovery::{Recovered, Recovery};
+pub use verify::{VerifyFault, VerifyReport, verify};
+pub use writer::{Writer, WriterHooks, WriterOptions, WriterStats};

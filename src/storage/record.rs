@@ -1,0 +1,217 @@
+//! One record of a batch: where its parts lie, and what covers each of them.
+//!
+//! ```text
+//! record   kind 1 | flags 1 | zero 2 | head length 4 | body length 4 | CRC32C 4
+//!          | head | commitment 32 (State with a body only) | salt 16 ‖ payload | zeroes to 8
+//! ```
+//!
+//! The CRC covers everything before the body but itself. The body is covered by a commitment
+//! alone, so that it can be erased in place: by the one in the JSON of an entry (`c`), or, for
+//! State records, by the one before the body. The invariant: no length is trusted, and a view
+//! lies within its batch.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use crc32c::{crc32c, crc32c_append};
+
+use super::fault::Damage;
+use super::segment::{BATCH_HEADER_BYTES, BATCH_TRAILER_BYTES};
+use crate::evidence::{RecordKind, SALT_BYTES};
+
+/// Length of a record header, in bytes.
+pub(super) const RECORD_HEADER_BYTES: usize = 16;
+/// Length of a commitment, in bytes.
+pub(super) const COMMITMENT_BYTES: usize = 32;
+
+pub(super) const ALIGNMENT: usize = 8;
+pub(super) const KIND_ENTRY: u8 = 1;
+pub(super) const KIND_STATE: u8 = 2;
+pub(super) const FLAG_BODY: u8 = 1;
+pub(super) const FLAG_COMMITMENT: u8 = 2;
+
+/// One record, as it stands in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// From the start of the batch, in bytes.
+    pub offset: usize,
+    /// What the CRC covers.
+    pub head: &'a [u8],
+    /// What the commitment covers.
+    pub body: Option<BodyView<'a>>,
+    commitment: Option<&'a [u8; COMMITMENT_BYTES]>,
+    pub(super) crc: u32,
+}
+
+/// The body of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyView<'a> {
+    /// The salt of the commitment.
+    pub salt: &'a [u8; SALT_BYTES],
+    /// The Application Message.
+    pub payload: &'a [u8],
+}
+
+/// The records of a batch that [`check_batch`] accepted.
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = RecordView<'_>> {
+    let mut records = Records::of(bytes);
+    std::iter::from_fn(move || if records.is_done() { None } else { records.read().ok() })
+}
+
+/// `SHA-256(salt ‖ payload)`: what an entry states in place of a payload.
+pub fn commitment_of(salt: &[u8; SALT_BYTES], payload: &[u8]) -> [u8; COMMITMENT_BYTES] {
+    let mut context = Context::new(&SHA256);
+    context.update(salt);
+    context.update(payload);
+    context.finish().as_ref().first_chunk().copied().unwrap_or([0; COMMITMENT_BYTES])
+}
+
+impl RecordView<'_> {
+    /// Checks the body against its commitment; without a body there is nothing to check.
+    pub fn check_body(&self) -> Result<(), Damage> {
+        let Some(body) = self.body else { return Ok(()) };
+        let stated = match (self.commitment, self.kind) {
+            (Some(stated), _) => *stated,
+            (None, RecordKind::Entry) => {
+                stated_commitment(self.head).ok_or(Damage::NoCommitment)?
+            }
+            (None, RecordKind::State) => return Err(Damage::NoCommitment),
+        };
+        if commitment_of(body.salt, body.payload) == stated {
+            Ok(())
+        } else {
+            Err(Damage::Commitment)
+        }
+    }
+
+    /// The checksum that the record should have.
+    pub(super) fn actual_crc(&self) -> u32 {
+        let body_bytes = self.body.map_or(0, |body| SALT_BYTES + body.payload.len()) as u32;
+        let (kind, mut flags) = match self.kind {
+            RecordKind::Entry => (KIND_ENTRY, 0),
+            RecordKind::State => (KIND_STATE, 0),
+        };
+        flags |= if self.body.is_some() { FLAG_BODY } else { 0 };
+        flags |= if self.commitment.is_some() { FLAG_COMMITMENT } else { 0 };
+        let mut crc = crc32c(&[kind, flags, 0, 0]);
+        crc = crc32c_append(crc, &(self.head.len() as u32).to_le_bytes());
+        crc = crc32c_append(crc, &body_bytes.to_le_bytes());
+        crc = crc32c_append(crc, self.head);
+        self.commitment.map_or(crc, |commitment| crc32c_append(crc, commitment))
+    }
+}
+
+/// Walks the records of a batch; trusts no length.
+pub(super) struct Records<'a> {
+    bytes: &'a [u8],
+    pub(super) offset: usize,
+    end: usize,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        let end = bytes.len().saturating_sub(BATCH_TRAILER_BYTES);
+        Self { bytes, offset: BATCH_HEADER_BYTES, end }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.offset >= self.end
+    }
+
+    /// The record at the present place; goes past it and its padding.
+    pub(super) fn read(&mut self) -> Result<RecordView<'a>, Damage> {
+        self.read_fields().ok_or(Damage::RecordLength)
+    }
+
+    fn read_fields(&mut self) -> Option<RecordView<'a>> {
+        let offset = self.offset;
+        let rest = self.bytes.get(offset..self.end)?;
+        let mut cursor = Cursor(rest);
+        let [kind, flags, zero_a, zero_b] = cursor.take()?;
+        let kind = match kind {
+            KIND_ENTRY => RecordKind::Entry,
+            KIND_STATE => RecordKind::State,
+            _ => return None,
+        };
+        if flags & !(FLAG_BODY | FLAG_COMMITMENT) != 0 || zero_a != 0 || zero_b != 0 {
+            return None;
+        }
+        let head_bytes = cursor.u32()? as usize;
+        let body_bytes = cursor.u32()? as usize;
+        let crc = cursor.u32()?;
+        let head = cursor.slice(head_bytes)?;
+        let commitment = match flags & FLAG_COMMITMENT != 0 {
+            true => Some(cursor.slice(COMMITMENT_BYTES)?.first_chunk()?),
+            false => None,
+        };
+        let body = match (flags & FLAG_BODY != 0, body_bytes) {
+            (false, 0) => None,
+            (false, _) => return None,
+            (true, _) => {
+                let (salt, payload) = cursor.slice(body_bytes)?.split_first_chunk()?;
+                Some(BodyView { salt, payload })
+            }
+        };
+        let used = rest.len() - cursor.0.len();
+        self.offset = offset + used.next_multiple_of(ALIGNMENT);
+        (self.offset <= self.end).then_some(())?;
+        Some(RecordView { kind, offset, head, body, commitment, crc })
+    }
+
+    /// Whether only zeroes stand between `record` and the next.
+    pub(super) fn padding_is_zero(&self, record: &RecordView<'_>) -> bool {
+        let used = RECORD_HEADER_BYTES
+            + record.head.len()
+            + record.commitment.map_or(0, |commitment| commitment.len())
+            + record.body.map_or(0, |body| SALT_BYTES + body.payload.len());
+        let padding = self.bytes.get(record.offset + used..self.offset);
+        padding.is_some_and(|padding| padding.iter().all(|byte| *byte == 0))
+    }
+}
+
+/// The commitment that the JSON of an entry states in its field `c`.
+fn stated_commitment(json: &[u8]) -> Option<[u8; COMMITMENT_BYTES]> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    #[derive(serde::Deserialize)]
+    struct Committed<'a> {
+        #[serde(borrow)]
+        c: std::borrow::Cow<'a, str>,
+    }
+    let entry: Committed<'_> = serde_json::from_slice(json).ok()?;
+    let mut commitment = [0; COMMITMENT_BYTES];
+    let length = URL_SAFE_NO_PAD.decode_slice(entry.c.as_bytes(), &mut commitment).ok()?;
+    (length == COMMITMENT_BYTES).then_some(commitment)
+}
+
+/// A quick look, for the writer: whether a field `c` stands in the entry at all. A quotation mark
+/// inside a JSON string is escaped, so that no topic can imitate the field.
+pub(super) fn states_commitment(json: &[u8]) -> bool {
+    const FIELD: &[u8; 5] = b"\"c\":\"";
+    json.windows(FIELD.len()).rev().any(|window| window == FIELD)
+}
+
+/// Takes numbers off the front of some bytes.
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+
+impl<'a> Cursor<'a> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}

@@ -1,0 +1,163 @@
+//! Counters in the OpenMetrics text format.
+//!
+//! Nothing is counted here: a scrape takes a snapshot of what the core, the acceptor and the
+//! writer counted, and encodes it. Label values come from closed lists (reasons of refusals), so
+//! no peer can make a series. Units are in the names, seconds and bytes.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::NoLabelSet;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::broker::{BUCKETS_MICROS, Counters, Histogram};
+use crate::server::WriterStats;
+
+/// Everything that one scrape shows.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsSnapshot {
+    /// Of all shards together.
+    pub counters: Counters,
+    /// Of the writer.
+    pub writer: WriterStats,
+    /// Durations of the handshakes that succeeded.
+    pub handshakes: Histogram,
+    /// Refused handshakes that reached no log because too many waited.
+    pub handshakes_unreported: u64,
+}
+
+/// `snapshot` as OpenMetrics text.
+///
+/// # Errors
+/// Never in practice: the text goes to memory.
+pub fn encode_metrics(snapshot: MetricsSnapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("avow");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for MetricsSnapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let counters = &self.counters;
+        for (name, help, value) in counted(counters, &self.writer, self.handshakes_unreported) {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        for (name, help, value) in live(counters) {
+            let metric = ConstGauge::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        encode_refusals(encoder, counters)?;
+        let help = "From the arrival of a QoS 1 or 2 PUBLISH to its acknowledgement";
+        encode_histogram(encoder, "publish_to_ack", help, &counters.publish_to_ack)?;
+        let help = "Duration of fdatasync of the log";
+        encode_histogram(encoder, "log_sync", help, &self.writer.sync)?;
+        let help = "From the first byte of a client to its identity, where there is one";
+        encode_histogram(encoder, "handshake", help, &self.handshakes)
+    }
+}
+
+type Row = (&'static str, &'static str, u64);
+
+fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 22] {
+    let c = counters;
+    [
+        ("connects", "Sessions begun or resumed", c.connects),
+        ("connects_refused", "CONNECT packets refused", c.connects_refused),
+        ("handshakes_refused", "Handshakes refused", c.handshakes_refused),
+        ("handshakes_unreported", "Refused handshakes too many for the log", unreported),
+        ("publishes_received", "PUBLISH packets received", c.publishes_received),
+        ("publishes_authorized", "PUBLISH packets permitted by policy", c.publishes_authorized),
+        ("publishes_admitted", "PUBLISH packets within their limits", c.publishes_admitted),
+        ("publishes_conforming", "PUBLISH packets satisfying schemas", c.publishes_conforming),
+        ("publishes_recorded", "PUBLISH packets on disk", c.publishes_recorded),
+        ("publishes_quarantined", "PUBLISH packets quarantined", c.publishes_quarantined),
+        ("publishes_duplicate", "QoS 2 resends recognised", c.publishes_duplicate),
+        ("deliveries", "Copies handed to connections", c.deliveries),
+        ("deliveries_dropped", "Copies dropped at a bound", c.deliveries_dropped),
+        ("deliveries_withheld", "Copies the receiver may not read", c.deliveries_withheld),
+        ("violations", "Protocol violations", c.violations),
+        ("log_batches", "Batches of shards written", writer.batches),
+        ("log_written_bytes", "Bytes written to the log", writer.bytes),
+        ("log_entries", "Entries in the log", writer.entries),
+        ("log_entries_signed", "Entries a checkpoint covers", writer.signed_entries),
+        ("log_checkpoints", "Checkpoints signed", writer.checkpoints),
+        ("log_syncs", "Calls of fdatasync", writer.sync.count()),
+        ("refusals_seen", "Refusals of all reasons", c.refusals.iter().map(|(_, n)| n).sum()),
+    ]
+}
+
+fn live(counters: &Counters) -> [(&'static str, &'static str, i64); 4] {
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    [
+        ("connections", "Network Connections now", gauge(counters.connections_live)),
+        ("sessions", "Sessions now, connected or not", gauge(counters.sessions_live)),
+        ("subscriptions", "Subscriptions now", gauge(counters.subscriptions_live)),
+        ("retained_messages", "Retained messages now", gauge(counters.retained_live)),
+    ]
+}
+
+fn encode_refusals(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> fmt::Result {
+    let help = "Refusals by reason";
+    let mut metric = encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
+    for (refusal, count) in &counters.refusals {
+        let labels = [("reason", refusal.name())];
+        ConstCounter::new(*count).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    histogram: &Histogram,
+) -> fmt::Result {
+    let bounds = BUCKETS_MICROS
+        .iter()
+        .map(|micros| *micros as f64 / 1e6)
+        .chain(std::iter::once(f64::INFINITY));
+    let buckets = bounds.zip(histogram.buckets).collect::<Vec<_>>();
+    let sum = histogram.sum_nanos as f64 / 1e9;
+    let unit = Unit::Seconds;
+    encoder
+        .encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?
+        .encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::refusal::Refusal;
+
+    #[test]
+    fn a_scrape_shows_what_was_counted_under_names_with_units() {
+        let mut counters = Counters { publishes_received: 7, ..Counters::default() };
+        counters.refusals = vec![(Refusal::NoRule, 2), (Refusal::MessageRate, 1)];
+        counters.publish_to_ack.observe(Duration::from_micros(700));
+        counters.publish_to_ack.observe(Duration::from_secs(60));
+        let text =
+            encode_metrics(MetricsSnapshot { counters, ..MetricsSnapshot::default() }).unwrap();
+        for line in [
+            "avow_publishes_received_total 7",
+            "avow_refusals_total{reason=\"policy.no_rule\"} 2",
+            "avow_refusals_total{reason=\"limit.messages\"} 1",
+            "avow_publish_to_ack_seconds_bucket{le=\"0.0005\"} 0",
+            "avow_publish_to_ack_seconds_bucket{le=\"0.001\"} 1",
+            "avow_publish_to_ack_seconds_bucket{le=\"+Inf\"} 2",
+            "avow_publish_to_ack_seconds_count 2",
+        ] {
+            assert!(text.lines().any(|seen| seen == line), "no `{line}` in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

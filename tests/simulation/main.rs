@@ -1,0 +1,14 @@
+//! The durable log on a disk that forgets what was not synced.
+//!
+//! A failure prints its seed; `one_history(seed, …)` replays it.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod tamper;
+#[cfg(test)]
+mod threads;
+#[cfg(test)]
+mod world;
