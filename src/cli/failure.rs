@@ -1,5 +1,9 @@
 //! Why a verb could not be carried out, and with which exit code that ends.
 
+use std::io::IsTerminal as _;
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
 use crate::cli::audit::answer::AnswerFault;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
@@ -141,5 +145,19 @@ impl CliFailure {
             | Self::Time(_)
             | Self::Address(_) => 2,
         }
+    }
+}
+
+/// Renders a failure on standard error: colours only for a terminal, and only if NO_COLOR is not
+/// set.
+pub fn report(failure: &CliFailure) {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !is_plain;
+    let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let mut text = String::new();
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
+    match handler.render_report(&mut text, failure) {
+        Ok(()) => eprint!("{text}"),
+        Err(_) => eprintln!("{failure}"),
     }
 }

@@ -9,6 +9,8 @@ mod audit;
 mod bundle;
 mod check;
 mod client;
+#[cfg(feature = "demo")]
+mod demo;
 mod failure;
 mod files;
 mod init;
@@ -22,7 +24,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-pub use failure::CliFailure;
+pub use failure::{CliFailure, report};
 
 use crate::config::{self, Config};
 use crate::identity::Role;

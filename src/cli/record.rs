@@ -7,14 +7,17 @@ use std::path::Path;
 
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::CliFailure;
 use super::plant::Layout;
 use crate::config::Config;
 use crate::evidence::checkpoint::KeyError;
 use crate::evidence::tree::leaf_hash;
-use crate::evidence::{Batch, BatchId, Checkpoint, LogKey, RecordKind, VerifierKey};
+use crate::evidence::{
+    Batch, BatchId, Checkpoint, DecisionIds, EntryType, EntryWriter, LogKey, RecordKind,
+    VerifierKey,
+};
 use crate::server::admin::{Client, Lock, RecordRequest, Request};
 use crate::storage::{Log, LogOptions, RealDisk, Recovery};
 
@@ -33,6 +36,7 @@ pub(super) struct Alone {
     recovery: Recovery<RealDisk>,
     key: LogKey,
     node: String,
+    decisions: DecisionIds,
     batches: u64,
 }
 
@@ -62,8 +66,17 @@ impl Recorder {
         let options = LogOptions { verifier: key.verifier().clone(), segment_bytes };
         let disk = RealDisk::new(&config.evidence.directory);
         let (log, recovery) = Log::open(disk, options, &mut |_| {})?;
-        let node = config.node.name.clone();
-        Ok(Self::Alone(Box::new(Alone { _lock: lock, log, recovery, key, node, batches: 0 })))
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed).map_err(|_| CliFailure::Randomness)?;
+        Ok(Self::Alone(Box::new(Alone {
+            _lock: lock,
+            log,
+            recovery,
+            key,
+            node: config.node.name.clone(),
+            decisions: DecisionIds::new(u64::from_ne_bytes(seed), 0),
+            batches: 0,
+        })))
     }
 
     /// Records that `act` was done to `subject`; the index of the entry.
@@ -114,19 +127,16 @@ impl Alone {
         facts: &[(&'static str, String)],
     ) -> Result<u64, CliFailure> {
         let index = self.log.next_index();
-        let facts: Map<_, _> =
-            facts.iter().map(|(name, fact)| ((*name).to_owned(), json!(fact))).collect();
-        let entry: Value = json!({
-            "v": 1,
-            "type": "admin",
-            "t": super::unix_now().as_nanos(),
-            "node": self.node,
-            "lvl": "A0",
-            "act": act,
-            "subject": subject,
-            "facts": facts,
-        });
-        let head = entry.to_string().into_bytes();
+        let mut head = Vec::new();
+        let (now, decision) = (super::unix_now(), self.decisions.next());
+        // The form of the entry is the running broker's (`broker::record`).
+        let mut entry = EntryWriter::begin(&mut head, EntryType::Admin, now, &self.node, &decision)
+            .plain("act", act)
+            .text("subject", subject);
+        for (name, value) in facts {
+            entry = entry.text(name, value);
+        }
+        entry.finish();
         let mut batch = Batch::default();
         batch.push(RecordKind::Entry, None, |out| out.extend_from_slice(&head));
         let id = BatchId { shard: 0, number: self.batches };

@@ -4,6 +4,7 @@
 //! Each answer is one JSON object on a line. `entry` holds the exact bytes of the entry as a
 //! text, so that its leaf hash can be computed again; the body is masked as its schema says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -28,12 +29,13 @@ pub(in crate::cli) const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 const LIMIT_DEFAULT: u64 = 100;
 
 /// The log and what it takes to read it.
+#[derive(Clone)]
 pub(in crate::cli) struct LogReader {
     pub(in crate::cli) reader: Reader<RealDisk>,
     pub(in crate::cli) verifier: VerifierKey,
     /// Absent where a query is not wanted: it can be open once only.
     pub(in crate::cli) index: Option<Index>,
-    pub(in crate::cli) schemas: Schemas,
+    pub(in crate::cli) schemas: Arc<Schemas>,
 }
 
 /// Why there is no answer.

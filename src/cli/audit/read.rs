@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "`tail -f` waits")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -75,7 +76,7 @@ fn read(
         let _lock = is_query.then(|| Lock::acquire(dir)).transpose()?;
         let index = is_query.then(|| Index::open(directory, &reader)).transpose()?;
         let index = index.map(|(index, _)| index);
-        let schemas = check::load_schemas(&config.files.schemas)?;
+        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
         let mut log = LogReader { reader, verifier, index, schemas };
         log.answer(&request, &mut Local(&mut take))?;
     }

@@ -1,0 +1,295 @@
+//! `avow serve`: files to a running broker, and its end.
+//!
+//! Everything that can be wrong is found before the listener opens. The wiring stands here and
+//! nowhere else: which bound, which file and which key reaches which room.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use clap::Args;
+
+use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
+use super::{Answer, CliFailure, check, files, record};
+use crate::broker::{Backlog, Broker, Histogram, Settings};
+use crate::config::{Config, FILE_NAME, LogFormat};
+use crate::evidence::{LogKey, VerifierKey};
+use crate::limits::AddressLimiter;
+use crate::schema::Schemas;
+use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
+use crate::server::{
+    Bounds, Clock, Fault, MetricsOptions, Running, RunningWriter, Server, ServerOptions,
+    StartWriter, Submitted, WriterEvents, WriterStats, raise_open_files,
+};
+use crate::storage::writer::Rejected;
+use crate::storage::{
+    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovery, Until, Writer,
+    WriterHooks, WriterOptions,
+};
+use crate::telemetry::{self, Format};
+
+/// Serve until SIGINT or SIGTERM
+#[derive(Args, Debug)]
+pub(super) struct ServeArguments {
+    /// Make a plant in a scratch directory, serve it, and run simulated devices against it
+    #[cfg(feature = "demo")]
+    #[arg(long)]
+    demo: bool,
+    /// End the demo after this time, counted from ready
+    #[cfg(feature = "demo")]
+    #[arg(long = "for", value_name = "TIME", requires = "demo",
+        value_parser = |text: &str| crate::config::parse_duration(text).ok_or("write 20s or 5m"))]
+    duration: Option<Duration>,
+    /// Break one expectation of the demo, to see that it notices
+    #[cfg(feature = "demo")]
+    #[arg(long, hide = true, requires = "demo", value_parser = ["trespass"])]
+    demo_break: Option<String>,
+}
+
+pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliFailure> {
+    #[cfg(feature = "demo")]
+    if arguments.demo {
+        return super::demo::run(arguments.duration, arguments.demo_break.is_some());
+    }
+    #[cfg(not(feature = "demo"))]
+    let _ = arguments;
+    let config = super::configuration(dir)?;
+    let format = match config.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let _lines = telemetry::init(format, config.log.level.as_str())?;
+    let serving = Serving::start(&config, true)?;
+    tracing::info!(
+        listen = %serving.running.local_addr(),
+        metrics = ?serving.running.metrics_addr(),
+        node = %config.node.name,
+        "ready"
+    );
+    serving.wait()?;
+    Ok(Answer::Yes)
+}
+
+/// A broker that serves.
+pub(super) struct Serving {
+    pub(super) running: Running,
+    admin: Admin,
+    _lock: Lock,
+}
+
+impl Serving {
+    /// Takes the directory's lock, reads every file, recovers the log and opens the listener.
+    pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
+        let lock = Lock::acquire(&config.dir)?;
+        let (tls, issuers) = check::load_tls(config)?;
+        let policy = Arc::new(super::policy::load(&config.files.policy)?);
+        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
+        let log = OpenLog::open(config)?;
+        let answer = log.answerer(config, Arc::clone(&schemas))?;
+        let clock = Clock::start();
+        let config_text = files::read(&config.dir.join(FILE_NAME))?;
+        let settings = Settings {
+            node: Arc::from(config.node.name.as_str()),
+            shard: 0,
+            bounds: config.bounds,
+            backlog: Backlog {
+                records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
+                bytes_max: usize_of(config.evidence.backlog_bytes_max),
+            },
+            policy,
+            schemas,
+            limits: config.limits.clone(),
+            config_sha256: digest(&SHA256, config_text.as_bytes())
+                .as_ref()
+                .first_chunk()
+                .copied()
+                .unwrap_or_default(),
+            seed: random()?,
+        };
+        if let Err(error) = raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+        let mut addresses = AddressLimiter::new(&config.limits);
+        let running = Server::start(ServerOptions {
+            listen: config.listen.mqtt,
+            tls,
+            issuers,
+            admit_address: Box::new(move |address, now| addresses.admit(now, address)),
+            shards: 1,
+            bounds: bounds(config),
+            broker: Arc::new(move |shard| {
+                Broker::new(Settings { shard, ..settings.clone() }, clock.now())
+            }),
+            writer: log.starter(config),
+            clock,
+            metrics: config.metrics.as_ref().map(|metrics| MetricsOptions {
+                listen: metrics.address,
+                // The configuration has asked already.
+                allow_non_loopback: true,
+            }),
+            handle_signals,
+        })?;
+        let options = AdminOptions { lock: &lock, server: &running, log: answer };
+        let admin = Admin::start(options)
+            .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
+        Ok(Self { running, admin, _lock: lock })
+    }
+
+    /// Waits until the broker has stopped, as it was asked to or by a fault.
+    pub(super) fn wait(self) -> Result<(), CliFailure> {
+        let ended = self.running.wait();
+        drop(self.admin);
+        Ok(ended?)
+    }
+}
+
+/// The log, recovered and not yet written to.
+struct OpenLog {
+    log: Log<RealDisk>,
+    recovery: Recovery<RealDisk>,
+    key: LogKey,
+    index: Index,
+    reader: Reader<RealDisk>,
+}
+
+impl OpenLog {
+    fn open(config: &Config) -> Result<Self, CliFailure> {
+        let key = record::log_key(config)?;
+        let directory = &config.evidence.directory;
+        let options = LogOptions {
+            verifier: key.verifier().clone(),
+            segment_bytes: config.evidence.segment_bytes,
+        };
+        let (log, recovery) = Log::open(RealDisk::new(directory), options, &mut |_| {})?;
+        if let Some(cut) = &recovery.cut {
+            tracing::warn!(%cut, "a torn last batch, never acknowledged, was cut off");
+        }
+        let unsigned = recovery.unsigned_tail_entries();
+        if unsigned > 0 {
+            tracing::info!(unsigned, "unsigned tail: the next checkpoint covers it");
+        }
+        let mut reader = open_reader(directory, key.verifier())?;
+        reader.set_until(Until::Synced(log.next_index()));
+        let (index, state) = Index::open(directory, &reader)?;
+        if let IndexState::Rebuilt(cause) = state {
+            tracing::warn!(?cause, "the query index was of no use and was built again");
+        }
+        Ok(Self { log, recovery, key, index, reader })
+    }
+
+    /// What the admin socket reads the log with.
+    fn answerer(&self, config: &Config, schemas: Arc<Schemas>) -> Result<AnswerLog, CliFailure> {
+        let verifier: VerifierKey = self.key.verifier().clone();
+        let reader = open_reader(&config.evidence.directory, &verifier)?;
+        let index = Some(self.index.clone());
+        let log = LogReader { reader, verifier, index, schemas };
+        Ok(Arc::new(move |request, answers: &mut Answers<'_>| {
+            log.clone().answer(request, answers).map_err(|fault| match fault {
+                AnswerFault::Gone => AdminError::Gone(crate::server::admin::Gone),
+                fault => AdminError::Log(fault.to_string()),
+            })
+        }))
+    }
+
+    fn starter(self, config: &Config) -> StartWriter {
+        let options = WriterOptions {
+            queue_records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
+            queue_bytes_max: usize_of(config.evidence.backlog_bytes_max),
+            checkpoint_interval: config.evidence.checkpoint_interval,
+        };
+        Box::new(move |events| self.start(options, events))
+    }
+
+    fn start(self, options: WriterOptions, events: WriterEvents) -> Result<RunningWriter, Fault> {
+        let Self { log, recovery, key, index, reader } = self;
+        let feed = IndexFeed::new(index, reader, key.verifier().clone());
+        let syncs = Arc::new(Mutex::new(Histogram::default()));
+        let observed = Arc::clone(&syncs);
+        let hooks = WriterHooks {
+            released: Box::new(move |released| match released {
+                Ok(synced) => events.synced(synced),
+                Err(fault) => events.failed(fault.to_string()),
+            }),
+            observed: Box::new(move |append| {
+                let mut syncs = observed.lock().unwrap_or_else(PoisonError::into_inner);
+                syncs.observe(append.cost.sync);
+            }),
+        };
+        let fault = |fault: crate::storage::StorageFault| Fault::Writer(fault.to_string());
+        let writer =
+            Writer::start(log, recovery, key, options, hooks, Some(feed)).map_err(fault)?;
+        // Read by every submit, taken once by the stop.
+        let writer = Arc::new(RwLock::new(Some(writer)));
+        let (submitting, measuring) = (Arc::clone(&writer), Arc::clone(&writer));
+        Ok(RunningWriter {
+            submit: Arc::new(move |id, batch| {
+                let writer = submitting.read().unwrap_or_else(PoisonError::into_inner);
+                let Some(writer) = writer.as_ref() else { return Submitted::Ended };
+                match writer.submit(id, batch) {
+                    Ok(()) => Submitted::Taken,
+                    Err(Rejected::Full(batch)) => Submitted::Full(batch),
+                    Err(Rejected::Closed(_)) => Submitted::Ended,
+                }
+            }),
+            stop: Box::new(move || {
+                let taken = writer.write().unwrap_or_else(PoisonError::into_inner).take();
+                taken.map_or(Ok(()), |writer| writer.stop().map_err(fault))
+            }),
+            stats: Arc::new(move || {
+                let sync = syncs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                measured(sync, measuring.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+            }),
+        })
+    }
+}
+
+fn measured(sync: Histogram, writer: Option<&Writer>) -> WriterStats {
+    use std::sync::atomic::Ordering::Relaxed;
+    let Some(stats) = writer.map(Writer::stats) else {
+        return WriterStats { sync, ..WriterStats::default() };
+    };
+    WriterStats {
+        sync,
+        batches: stats.batches.load(Relaxed),
+        bytes: stats.bytes.load(Relaxed),
+        entries: stats.synced_entries.load(Relaxed),
+    }
+}
+
+impl Lines for Answers<'_> {
+    fn line(&mut self, line: &str) -> Result<(), AnswerFault> {
+        Answers::line(self, line).map_err(|_| AnswerFault::Gone)
+    }
+
+    fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
+        Answers::wait(self, duration).map_err(|_| AnswerFault::Gone)
+    }
+}
+
+/// The shell's bounds, as far as the configuration names them.
+fn bounds(config: &Config) -> Bounds {
+    let default = Bounds::default();
+    let outbound = usize_of(u64::from(config.bounds.outbound_bytes_max));
+    let packet = usize_of(u64::from(config.bounds.packet_bytes_max));
+    Bounds {
+        connections_max: usize_of(u64::from(config.listen.connections_max)),
+        handshakes_max: usize_of(u64::from(config.listen.handshakes_max)),
+        connect_max: config.listen.connect_timeout,
+        connect_bytes_max: usize_of(u64::from(config.bounds.connect_bytes_max)),
+        packet_bytes_max: packet,
+        // Room for what the core may hand over, and for its last packets beside that.
+        out_bytes_max: default.out_bytes_max.max(2 * outbound + 2 * packet),
+        ..default
+    }
+}
+
+fn usize_of(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn random() -> Result<[u8; 32], CliFailure> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| CliFailure::Randomness)?;
+    Ok(seed)
+}
