@@ -113,7 +113,7 @@ impl Broker {
         let output = command.output().map_err(io("run avow audit verify"))?;
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         let size = serde_json::from_str::<serde_json::Value>(&report).ok();
-        let size = size.and_then(|report| report.get("tree_size")?.as_u64());
+        let size = size.and_then(|report| report.get("signed_entries")?.as_u64());
         if output.status.success() && size.is_some_and(|size| size >= published) {
             return Ok(());
         }

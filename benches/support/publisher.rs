@@ -6,11 +6,10 @@ use super::failure::Failure;
 use super::link::Link;
 use super::wire;
 
-/// 128 bytes that satisfy the shipped telemetry schema; the digits of `sequence` are counted up.
-const PAYLOAD: &[u8; 128] =
-    b"{\"value\":1000.25,\"unit\":\"kN\",\"at\":\"2026-11-22T11:14:00.000Z\",\
-    \"sequence\":10000000,\"quality\":\"good\",\"operator\":{\"name\":\"R. Kimm\"}}";
-const COUNTER: &[u8] = b"\"sequence\":";
+/// 128 bytes that satisfy the shipped telemetry schema; the digits of `seq` are counted up.
+const PAYLOAD: &[u8; 128] = b"{\"ts\":1795000000000,\"seq\":10000000,\
+    \"values\":{\"force\":1000.25,\"rms\":2.81,\"peak\":6.5},\"unit\":\"kN\",\"operator\":{\"name\":\"R. Kimura\"}}";
+const COUNTER: &[u8] = b"\"seq\":";
 const COUNTER_DIGITS: usize = 8;
 
 /// A publishing client.
