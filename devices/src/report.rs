@@ -315,6 +315,8 @@ impl PlantReport {
 /// identifiers (six or more hexadecimal digits with a decimal one among them, UUIDs and ULIDs
 /// included), so that equal refusals count together.
 pub fn reason_without_ids(reason: &str) -> String {
+    // The broker's own form ends with the decision's id.
+    let reason = reason.split_once("; decision ").map_or(reason, |(reason, _)| reason);
     let is_id = |word: &str| {
         let word = word.rsplit(['=', ':']).next().unwrap_or(word);
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());

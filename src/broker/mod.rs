@@ -269,4 +269,6 @@ impl Broker {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -24,16 +24,16 @@ pub(super) enum Registry {
 #[derive(Args, Debug)]
 pub(super) struct AddArguments {
     /// Its name: A-Z a-z 0-9 . - _
-    name: String,
+    pub(super) name: String,
     /// Directory for the bundle; nothing in it is overwritten
     #[arg(long, value_name = "PATH")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Lifetime of the certificate in days [default: the profile's]
     #[arg(long, value_name = "N")]
-    days: Option<u32>,
+    pub(super) days: Option<u32>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// A bundle that is wanted.

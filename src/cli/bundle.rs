@@ -11,23 +11,23 @@ use crate::identity::authority::Credential;
 /// `connect.json`: how to reach the broker with the files beside it. Paths are relative to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConnectFile {
+pub(super) struct ConnectFile {
     /// Version of this file: 1.
-    pub version: u32,
+    pub(super) version: u32,
     /// Host to connect to; the server certificate names it.
-    pub host: String,
+    pub(super) host: String,
     /// Port to connect to.
-    pub port: u16,
+    pub(super) port: u16,
     /// Who the certificate says its holder is.
-    pub identity: String,
+    pub(super) identity: String,
     /// A Client Identifier that the shipped policy permits.
-    pub client_id: String,
+    pub(super) client_id: String,
     /// PEM of the CA that the broker's certificate chains to.
-    pub ca: String,
+    pub(super) ca: String,
     /// PEM of the client certificate and its issuing CA.
-    pub cert: String,
+    pub(super) cert: String,
     /// PEM of its private key.
-    pub key: String,
+    pub(super) key: String,
 }
 
 /// A bundle to be written.

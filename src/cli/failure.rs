@@ -9,9 +9,9 @@ use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
 use crate::config::{LoadError, SecretError};
 use crate::evidence::checkpoint::KeyError;
-use crate::identity::{IssuerFault, NameError};
 use crate::identity::authority::AuthorityFault;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
+use crate::identity::{IssuerFault, NameError};
 use crate::policy::PolicyError;
 use crate::schema::SchemaError;
 use crate::server::admin::{ClientError, LockError};
@@ -57,6 +57,10 @@ pub enum CliFailure {
     /// The server could not start, or ended by a fault.
     #[error(transparent)]
     Server(#[from] crate::server::Fault),
+    /// The demo.
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Demo(#[from] crate::cli::demo::DemoFault),
     /// The system gave no randomness.
     #[error("the system gives no randomness")]
     Randomness,
@@ -120,6 +124,8 @@ impl CliFailure {
             Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
             Self::Read(AnswerFault::NoEntry(_) | AnswerFault::Proof(_)) => 1,
             Self::Server(fault) => fault.exit_code(),
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => 2,
             Self::Config(_)
             | Self::Policy(_)
             | Self::File(_)

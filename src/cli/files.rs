@@ -79,9 +79,8 @@ pub(super) fn create(path: &Path, access: Access, content: &[u8]) -> Result<(), 
 /// Reads a small file as text.
 pub(super) fn read(path: &Path) -> Result<String, FileFault> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| {
-        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
-    });
+    let read =
+        File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     let bytes = read.map_err(io("read", path))?;
     if bytes as u64 > FILE_BYTES_MAX {
         return Err(FileFault::TooLarge(path.to_owned()));

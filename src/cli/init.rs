@@ -90,3 +90,94 @@ fn next_steps(dir: &Path) -> String {
          that it is so    avow --dir {shown} audit verify"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::cli::add::{self, AddArguments, Registry};
+    use crate::cli::files::FileFault;
+    use crate::evidence::VerifierKey;
+    use crate::storage::verify;
+
+    fn arguments(dir: &Path) -> InitArguments {
+        InitArguments {
+            dir: dir.to_owned(),
+            name: "mill".to_owned(),
+            host: vec!["mill.local".to_owned()],
+            trust_domain: "mill.example".to_owned(),
+            listen: None,
+        }
+    }
+
+    fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
+        for entry in dir.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            visit(&path);
+            if path.is_dir() {
+                walk(&path, visit);
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_directory_is_whole_private_and_recorded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("mill");
+        run(&arguments(&dir)).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir), 0o700);
+        let mut keys = 0;
+        walk(&dir, &mut |path| {
+            if path.is_file() && std::fs::read(path).unwrap().starts_with(b"-----BEGIN PRIVATE") {
+                keys += 1;
+                assert_eq!(mode(path), 0o600, "{}", path.display());
+                assert_eq!(mode(path.parent().unwrap()), 0o700, "{}", path.display());
+            }
+        });
+        // Root, issuing, server, log, device, operator.
+        assert_eq!(keys, 6);
+        let config = crate::config::load(&dir).unwrap();
+        assert_eq!(config.listen.mqtt.to_string(), "0.0.0.0:8883");
+        assert_eq!(config.evidence.origin, "mill.example/mill");
+        let key = std::fs::read_to_string(dir.join("log.vkey")).unwrap();
+        let key: VerifierKey = key.trim().parse().unwrap();
+        let report = verify(&config.evidence.directory, &key, &mut |_| {}).unwrap();
+        assert_eq!((report.signed_entries, report.unsigned_tail_entries), (5, 0));
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_half_made() {
+        let scratch = tempfile::tempdir().unwrap();
+        let policy = scratch.path().join("policy.toml");
+        std::fs::write(&policy, "mine").unwrap();
+        let refused = run(&arguments(scratch.path())).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(matches!(refused, CliFailure::File(FileFault::Exists(path)) if path == policy));
+        assert_eq!(std::fs::read_to_string(&policy).unwrap(), "mine");
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bundle_is_added_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("mill");
+        run(&arguments(&dir)).unwrap();
+        let out = scratch.path().join("press-7");
+        let add = |name: &str, days| {
+            let (name, out) = (name.to_owned(), out.clone());
+            let arguments = AddArguments { name, out, days, json: true };
+            add::run(&dir, Role::Device, &Registry::Add(arguments))
+        };
+        assert!(matches!(add("press/7", None), Err(CliFailure::Name(_))));
+        assert!(matches!(add("press-7", Some(9_999)), Err(CliFailure::Days(9_999))));
+        assert!(!out.exists());
+        add("press-7", Some(1)).unwrap();
+        let connect = std::fs::read_to_string(out.join("connect.json")).unwrap();
+        let connect: crate::cli::bundle::ConnectFile = serde_json::from_str(&connect).unwrap();
+        assert_eq!((connect.host.as_str(), connect.port), ("mill.local", 8883));
+        assert_eq!(connect.identity, "spiffe://mill.example/device/press-7");
+        assert!(matches!(add("press-7", None), Err(CliFailure::File(FileFault::Exists(_)))));
+    }
+}

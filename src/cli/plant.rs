@@ -134,7 +134,8 @@ impl Plan {
             files.push((dir.join("schemas").join(name), Access::Public, text.to_owned()));
         }
         let issued = [("ca/root", root), ("ca/issuing", issuing), ("server", server)];
-        let issued = issued.map(|(subject, credential)| Issued::new(subject.to_owned(), credential));
+        let issued =
+            issued.map(|(subject, credential)| Issued::new(subject.to_owned(), credential));
         Ok(Files { files, issued: issued.into() })
     }
 
@@ -166,10 +167,10 @@ impl Issued {
     fn new(subject: String, credential: Credential) -> Self {
         let mut facts = Vec::new();
         if let Ok(der) = CertificateDer::from_pem_slice(credential.certificate_pem.as_bytes()) {
-            facts.push(("x5t", hex(sha256(&der).as_ref())));
+            facts.push(("x5t", base64url(sha256(&der).as_ref())));
             if let Ok((_, certificate)) = X509Certificate::from_der(&der) {
                 let spki = sha256(certificate.public_key().raw);
-                facts.push(("spki_sha256", hex(spki.as_ref())));
+                facts.push(("spki_sha256", base64url(spki.as_ref())));
                 facts.push(("serial", hex(certificate.raw_serial())));
                 let end = certificate.validity().not_after.timestamp();
                 facts.push(("not_after", end.to_string()));
@@ -278,6 +279,12 @@ fn pkcs8_pem(der: &[u8]) -> String {
 
 fn sha256(bytes: &[u8]) -> aws_lc_rs::digest::Digest {
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes)
+}
+
+/// Bytes as entries hold hashes: base64url without padding.
+fn base64url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Bytes as lower-case hex.

@@ -4,7 +4,7 @@
 //! nowhere else: which bound, which file and which key reaches which room.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{Answer, CliFailure, check, files, record};
-use crate::broker::{Backlog, Broker, Histogram, Settings};
+use crate::broker::{Backlog, Broker, Settings};
 use crate::config::{Config, FILE_NAME, LogFormat};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
@@ -20,12 +20,11 @@ use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
 use crate::server::{
     Bounds, Clock, Fault, MetricsOptions, Running, RunningWriter, Server, ServerOptions,
-    StartWriter, Submitted, WriterEvents, WriterStats, raise_open_files,
+    StartWriter, WriterEvents, raise_open_files,
 };
-use crate::storage::writer::Rejected;
 use crate::storage::{
     Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovery, Until, Writer,
-    WriterHooks, WriterOptions,
+    WriterOptions,
 };
 use crate::telemetry::{self, Format};
 
@@ -204,56 +203,10 @@ impl OpenLog {
     fn start(self, options: WriterOptions, events: WriterEvents) -> Result<RunningWriter, Fault> {
         let Self { log, recovery, key, index, reader } = self;
         let feed = IndexFeed::new(index, reader, key.verifier().clone());
-        let syncs = Arc::new(Mutex::new(Histogram::default()));
-        let observed = Arc::clone(&syncs);
-        let hooks = WriterHooks {
-            released: Box::new(move |released| match released {
-                Ok(synced) => events.synced(synced),
-                Err(fault) => events.failed(fault.to_string()),
-            }),
-            observed: Box::new(move |append| {
-                let mut syncs = observed.lock().unwrap_or_else(PoisonError::into_inner);
-                syncs.observe(append.cost.sync);
-            }),
-        };
-        let fault = |fault: crate::storage::StorageFault| Fault::Writer(fault.to_string());
-        let writer =
-            Writer::start(log, recovery, key, options, hooks, Some(feed)).map_err(fault)?;
-        // Read by every submit, taken once by the stop.
-        let writer = Arc::new(RwLock::new(Some(writer)));
-        let (submitting, measuring) = (Arc::clone(&writer), Arc::clone(&writer));
-        Ok(RunningWriter {
-            submit: Arc::new(move |id, batch| {
-                let writer = submitting.read().unwrap_or_else(PoisonError::into_inner);
-                let Some(writer) = writer.as_ref() else { return Submitted::Ended };
-                match writer.submit(id, batch) {
-                    Ok(()) => Submitted::Taken,
-                    Err(Rejected::Full(batch)) => Submitted::Full(batch),
-                    Err(Rejected::Closed(_)) => Submitted::Ended,
-                }
-            }),
-            stop: Box::new(move || {
-                let taken = writer.write().unwrap_or_else(PoisonError::into_inner).take();
-                taken.map_or(Ok(()), |writer| writer.stop().map_err(fault))
-            }),
-            stats: Arc::new(move || {
-                let sync = syncs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                measured(sync, measuring.read().unwrap_or_else(PoisonError::into_inner).as_ref())
-            }),
-        })
-    }
-}
-
-fn measured(sync: Histogram, writer: Option<&Writer>) -> WriterStats {
-    use std::sync::atomic::Ordering::Relaxed;
-    let Some(stats) = writer.map(Writer::stats) else {
-        return WriterStats { sync, ..WriterStats::default() };
-    };
-    WriterStats {
-        sync,
-        batches: stats.batches.load(Relaxed),
-        bytes: stats.bytes.load(Relaxed),
-        entries: stats.synced_entries.load(Relaxed),
+        let (hooks, durations) = events.hooks();
+        let writer = Writer::start(log, recovery, key, options, hooks, Some(feed))
+            .map_err(|fault| Fault::Writer(fault.to_string()))?;
+        Ok(RunningWriter::new(writer, durations))
     }
 }
 

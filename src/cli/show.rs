@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+#[cfg(feature = "demo")]
+use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 /// `text` with every control, line separator and bidirectional or invisible format character
 /// written as `\u{…}` (or `\n`, `\t`, …), so that it can neither move the cursor nor reorder what
@@ -50,7 +50,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2028}'..='\u{202e}'                 // separators, embeddings, overrides
             | '\u{2060}'..='\u{206f}'                 // word joiner, isolates, deprecated formats
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}'    // byte order mark, interlinear annotation
-            | '\u{e0000}'..='\u{e007f}')              // tags
+            | '\u{e0000}'..='\u{e007f}') // tags
 }
 
 /// Whether standard output is a terminal.
@@ -104,6 +104,7 @@ pub(super) fn write_out(bytes: &[u8]) {
 }
 
 /// A table without borders, its cells already escaped.
+#[cfg(feature = "demo")]
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);

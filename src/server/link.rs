@@ -130,7 +130,9 @@ impl Link {
 
     /// Opens or shuts the gate, unless it has shut for good.
     pub(super) fn set_open(&self, open: bool) {
-        if self.gate.get() != Gate::Ended {
+        // Before CONNECT there is nothing to pause: the gate opens after it, or a peer could send
+        // more than a CONNECT before the core knows it.
+        if !matches!(self.gate.get(), Gate::Connect | Gate::Ended) {
             self.gate.set(if open { Gate::Open } else { Gate::Shut });
             self.notify();
         }

@@ -27,7 +27,7 @@ fn options(site: &Site) -> ServerOptions {
         admit_address: Box::new(|_, _| true),
         shards: 1,
         bounds: Bounds { stop_max: Duration::from_millis(300), ..Bounds::default() },
-        broker: Arc::new(|_| Broker::default()),
+        broker: Arc::new(|_| Broker::new(crate::broker::testing::settings(), now())),
         writer: Box::new(forgetful),
         clock: Clock::start_at(now().unix),
         metrics: Some(MetricsOptions {

@@ -7,6 +7,8 @@ mod crash;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod line;
+#[cfg(test)]
 mod tamper;
 #[cfg(test)]
 mod threads;

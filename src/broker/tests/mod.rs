@@ -20,65 +20,8 @@ use crate::mqtt::{
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter,
     SubscriptionOptions, TopicName, Will,
 };
-use crate::policy::Policy;
-use crate::schema::Schemas;
 use crate::session::Bounds;
 use crate::time::UnixNanos;
-
-const POLICY: &str = r#"
-version = 1
-
-[[permit]]
-id = "device-client-id"
-who = ["device", "dashboard"]
-client_id = "${device}*"
-
-[[permit]]
-id = "telemetry"
-who = ["device"]
-publish = ["plant/${device}/telemetry/#"]
-qos_max = 2
-retain = true
-clear_retained = true
-schema = "required"
-
-[[permit]]
-id = "sealed"
-who = ["device"]
-publish = ["plant/${device}/sealed/#"]
-qos_max = 2
-retain = true
-clear_retained = true
-schema = "opaque"
-
-[[permit]]
-id = "commands"
-who = ["device"]
-subscribe = ["plant/${device}/commands/#"]
-
-[[permit]]
-id = "dashboards"
-who = ["dashboard"]
-subscribe = ["plant/#", "$quarantine/#"]
-"#;
-
-const REGISTRY: &str = r#"
-version = 1
-
-[[schema]]
-id = "telemetry"
-filter = "plant/+/telemetry/#"
-file = "telemetry.schema.json"
-on_failure = "refuse"
-
-[[schema]]
-id = "odd"
-filter = "plant/+/telemetry/odd"
-file = "telemetry.schema.json"
-on_failure = "quarantine"
-"#;
-
-const SCHEMA: &str = r#"{"type":"object","required":["t"],"properties":{"t":{"type":"number"}}}"#;
 
 /// A broker, and what came out of it.
 pub(super) struct Rig {
@@ -104,18 +47,7 @@ impl Rig {
 
     pub(super) fn with(bounds: Bounds, limits: LimitsConfig) -> Self {
         let now = Now { instant: Instant::ZERO, unix: UnixNanos::from_seconds(1_000_000) };
-        let read = |_: &str| -> std::io::Result<String> { Ok(SCHEMA.to_owned()) };
-        let settings = Settings {
-            node: "plant".into(),
-            shard: 0,
-            bounds,
-            backlog: Backlog::default(),
-            policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
-            schemas: Arc::new(Schemas::parse("registry.toml", REGISTRY, read).unwrap()),
-            limits,
-            config_sha256: [1; 32],
-            seed: [7; 32],
-        };
+        let settings = Settings { bounds, limits, ..super::testing::settings() };
         let mut rig = Self {
             broker: Broker::new(settings, now),
             now,

@@ -18,9 +18,7 @@ use crate::schema::Schemas;
 use crate::server::admin::LogRequest;
 use crate::storage::index::IndexFault;
 use crate::storage::reader::ProveError;
-use crate::storage::{
-    Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until,
-};
+use crate::storage::{Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until};
 use crate::time::UnixNanos;
 
 /// How often `tail -f` looks for more.
@@ -113,12 +111,7 @@ impl LogReader {
         }
     }
 
-    fn tail(
-        &mut self,
-        last: u64,
-        follow: bool,
-        lines: &mut impl Lines,
-    ) -> Result<(), AnswerFault> {
+    fn tail(&mut self, last: u64, follow: bool, lines: &mut impl Lines) -> Result<(), AnswerFault> {
         let size = self.reader.checkpoint().map_or(0, |signed| signed.tree_size);
         let mut next = size.saturating_sub(last);
         loop {
@@ -173,15 +166,8 @@ fn text(entry: &Entry) -> String {
 }
 
 fn query(request: &LogRequest) -> Result<Query, AnswerFault> {
-    let LogRequest::Query {
-        who,
-        kind,
-        topic,
-        decision,
-        since_unix_nanos,
-        until_unix_nanos,
-        limit,
-    } = request
+    let LogRequest::Query { who, kind, topic, decision, since_unix_nanos, until_unix_nanos, limit } =
+        request
     else {
         return Ok(Query::default());
     };

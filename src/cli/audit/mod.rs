@@ -112,6 +112,12 @@ enum DecisionArgument {
     Deny,
 }
 
+/// One entry as a line for people.
+#[cfg(feature = "demo")]
+pub(super) fn describe(index: u64, json: &[u8]) -> String {
+    print::line(index, json)
+}
+
 pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
     match verb {
         AuditVerb::Verify(arguments) => verify::run(dir, arguments),

@@ -29,7 +29,8 @@ pub(super) fn line(index: u64, json: &[u8]) -> String {
     };
     let shown = ["v", "type", "t", "node", "lvl", "result", "who", "topic"];
     let rest = fields.iter().filter(|(name, _)| !shown.contains(&name.as_str()));
-    let rest: Vec<_> = rest.map(|(name, value)| format!("{}={}", escape(name), plain(value))).collect();
+    let rest: Vec<_> =
+        rest.map(|(name, value)| format!("{}={}", escape(name), plain(value))).collect();
     let time = fields.get("t").and_then(Value::as_u64).map(time).unwrap_or_default();
     let words = [time, text("type"), result, text("who"), text("topic")];
     let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();

@@ -11,7 +11,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answer::{AnswerFault, Lines, LogReader, open_reader};
-use super::{DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print};
+use super::{
+    DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print,
+};
 use crate::cli::files::{Access, create, create_dir, require_absent};
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, escape, escape_bytes};
@@ -51,11 +53,7 @@ impl Lines for Local<'_> {
 }
 
 /// Reads the log of `dir`, calling `each` with every line that is understood.
-fn read(
-    dir: &Path,
-    request: LogRequest,
-    each: &mut dyn FnMut(Line),
-) -> Result<(), CliFailure> {
+fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(), CliFailure> {
     let mut broken = false;
     let mut take = |line: &str| match serde_json::from_str(line) {
         Ok(line) => each(line),

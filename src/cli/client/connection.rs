@@ -107,9 +107,7 @@ impl Connection {
 
     /// The next packet, within the time an answer may take.
     pub(super) async fn answer(&mut self, what: &'static str) -> Result<Packet, ClientFailure> {
-        timeout(ANSWER_TIMEOUT, self.receive())
-            .await
-            .unwrap_or(Err(ClientFailure::Silent(what)))
+        timeout(ANSWER_TIMEOUT, self.receive()).await.unwrap_or(Err(ClientFailure::Silent(what)))
     }
 
     /// Says goodbye and waits until the broker has read it.

@@ -12,9 +12,7 @@ use super::ClientFailure;
 use super::arguments::ConnectionArguments;
 use super::connection::Connection;
 use crate::cli::show::escape;
-use crate::mqtt::{
-    Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName,
-};
+use crate::mqtt::{Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 
 /// Publish messages.
 #[derive(Args, Debug)]
@@ -135,8 +133,7 @@ fn messages(source: &Source) -> Result<mpsc::Receiver<Bytes>, ClientFailure> {
     let one = if let Some(message) = &source.message {
         message.clone().into_bytes()
     } else if let Some(path) = &source.file {
-        std::fs::read(path)
-            .map_err(|source| ClientFailure::File { path: path.clone(), source })?
+        std::fs::read(path).map_err(|source| ClientFailure::File { path: path.clone(), source })?
     } else if source.stdin_file {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).map_err(stdin)?;

@@ -62,7 +62,8 @@ pub(in crate::cli) fn run(arguments: &SubscribeArguments) -> Result<(), ClientFa
         })?
         .block_on(async {
             let connection = Connection::open(&target, &arguments.connection).await?;
-            let subscriber = Subscriber { arguments, connection, received: 0, held: HashSet::new() };
+            let subscriber =
+                Subscriber { arguments, connection, received: 0, held: HashSet::new() };
             subscriber.run().await
         })
 }
@@ -196,7 +197,8 @@ impl Subscriber<'_> {
 /// A message as JSON: `payload` if it is UTF-8, else `payload_base64`.
 fn as_json(topic: &str, publish: &Publish) -> serde_json::Value {
     let properties = &publish.properties;
-    let user: Vec<_> = properties.user_properties.iter().map(|p| json!([p.name, p.value])).collect();
+    let user: Vec<_> =
+        properties.user_properties.iter().map(|p| json!([p.name, p.value])).collect();
     let mut value = json!({
         "topic": topic,
         "qos": publish.qos as u8,
