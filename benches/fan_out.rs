@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             let plan = Plan {
                 publishers: 1,
                 in_flight_max: 0,
+                packs: false,
                 subscribers: SUBSCRIBERS,
                 rate: Some(500),
                 warm_up: Duration::from_secs(2),

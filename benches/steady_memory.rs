@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             let plan = Plan {
                 publishers: 100,
                 in_flight_max: 8,
+                packs: false,
                 subscribers: 1,
                 rate: Some(2_000),
                 warm_up: Duration::from_secs(2),

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) publishers: usize,
     /// Messages of one publisher without PUBACK; 0 publishes at QoS 0.
     pub(crate) in_flight_max: u16,
+    /// Whether messages sent at once share a TLS record; few clients do that.
+    pub(crate) packs: bool,
     /// Subscribers to everything, at QoS 0.
     pub(crate) subscribers: usize,
     /// Messages per second of all publishers together; as many as the broker takes, if none.
@@ -91,7 +93,7 @@ impl Field {
             let mut link = Link::open(broker.address(), config, &name, None)?;
             link.register(&poll, index)?;
             let topic = format!("plant/{name}/telemetry/force");
-            publishers.push(Publisher::new(link, &topic, plan.in_flight_max));
+            publishers.push(Publisher::new(link, &topic, plan.in_flight_max, plan.packs));
         }
         Ok(Self {
             plan,

@@ -1,7 +1,6 @@
 //! One mutual-TLS Network Connection of the generator: opened blocking, then driven by events.
 //!
-//! Cheap on purpose: one `read` takes all that came, one `write` sends many packets in one TLS
-//! record. What it counts is left to its caller.
+//! Cheap on purpose: one `read` takes all that came, one `write` sends many packets. What it counts is left to its caller.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -54,10 +53,9 @@ impl Link {
         registry.register(&mut self.socket, mio::Token(token), interest).map_err(io("register"))
     }
 
-    /// Sends whole packets in as few records as they fit into.
-    pub(crate) fn send(&mut self, packets: &[u8]) -> Result<(), Failure> {
-        self.tls.writer().write_all(packets).map_err(io("buffer packets"))?;
-        self.flush()
+    /// Seals whole packets into a record, or as few as they fit into, for the next flush.
+    pub(crate) fn queue(&mut self, packets: &[u8]) -> Result<(), Failure> {
+        self.tls.writer().write_all(packets).map_err(io("buffer packets"))
     }
 
     /// Writes what waits, as far as the socket takes it.

@@ -22,12 +22,15 @@ pub(crate) struct Publisher {
     free: Vec<u16>,
     counter_at: usize,
     counter: u32,
+    /// Whether packets that leave in one write share a TLS record.
+    packs: bool,
     out: Vec<u8>,
 }
 
 impl Publisher {
     /// A client of `topic`; `in_flight_max` messages wait for a PUBACK, or QoS 0 if that is 0.
-    pub(crate) fn new(link: Link, topic: &str, in_flight_max: u16) -> Self {
+    /// Each message has a TLS record of its own, as clients send them, unless it `packs`.
+    pub(crate) fn new(link: Link, topic: &str, in_flight_max: u16, packs: bool) -> Self {
         let packets: Vec<Vec<u8>> = if in_flight_max == 0 {
             vec![wire::publish(topic, None, PAYLOAD)]
         } else {
@@ -42,6 +45,7 @@ impl Publisher {
             free: (0..in_flight_max).rev().collect(),
             counter_at: length - PAYLOAD.len() + at.unwrap_or(0) + COUNTER.len(),
             counter: 10_000_000,
+            packs,
             out: Vec::new(),
         }
     }
@@ -64,11 +68,16 @@ impl Publisher {
                 *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
                 rest /= 10;
             }
-            self.out.extend_from_slice(packet);
+            if self.packs {
+                self.out.extend_from_slice(packet);
+            } else {
+                self.link.queue(packet)?;
+            }
             sent += 1;
         }
         if sent > 0 {
-            self.link.send(&self.out)?;
+            self.link.queue(&self.out)?;
+            self.link.flush()?;
         }
         Ok(u64::try_from(sent).unwrap_or(u64::MAX))
     }
