@@ -1,0 +1,55 @@
+//! Fan-in: 100 mutual-TLS publishers at QoS 1, 8 messages of 128 bytes in flight each, to one
+//! subscriber at QoS 0: as fast as the broker goes with a TLS record for each message, the same with
+//! the messages of one write in one record ("packed"), and at 2,000 messages a second.
+//!
+//! The figure: CPU of all broker threads per published message. Avow does policy, limits, schema
+//! and durable evidence in it, Mosquitto its access list; the aim is half of Mosquitto's.
+
+mod support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use support::field::{Plan, run};
+use support::report::{Measured, Report, bench};
+
+const SATURATED: Plan = Plan {
+    publishers: 100,
+    in_flight_max: 8,
+    packs: false,
+    subscribers: 1,
+    rate: None,
+    warm_up: Duration::from_secs(2),
+    measured: Duration::from_secs(10),
+};
+
+fn main() -> ExitCode {
+    let report = Report::of_loads("Fan-in: 100 publishers QoS 1 → 1 subscriber QoS 0, 128 B");
+    bench(
+        10,
+        report,
+        1,
+        |broker, arguments, report| {
+            let plan = Plan { measured: arguments.measured, ..SATURATED };
+            let saturated = run(broker, plan)?;
+            report.add("saturated", &saturated);
+            let packed = run(broker, Plan { packs: true, ..plan })?;
+            report.add("saturated, packed", &packed);
+            let paced = run(broker, Plan { rate: Some(2_000), ..plan })?;
+            report.add("2,000/s", &paced);
+            let total = saturated.total + packed.total + paced.total;
+            Ok((total, [saturated, packed, paced]))
+        },
+        |report, rival, avow| {
+            let figures = |runs: Option<&[Measured; 3]>| {
+                runs.map(|runs| runs.each_ref().map(Measured::micros_per_message))
+            };
+            let (rival, avow) = (figures(rival), figures(avow));
+            let loads = ["saturated", "saturated, packed", "2,000/s"];
+            for (index, load) in loads.into_iter().enumerate() {
+                let of = |runs: &Option<[f64; 3]>| runs.and_then(|runs| runs.get(index).copied());
+                report.compare(&format!("CPU per message, {load}"), of(&rival), of(&avow));
+            }
+        },
+    )
+}
