@@ -138,7 +138,7 @@ fn answer(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut bytes = [0; 256];
     match stream.read(&mut bytes) {
         Ok(0) | Err(_) => None,
-        Ok(count) => Some(bytes[..count].to_vec()),
+        Ok(count) => bytes.get(..count).map(<[u8]>::to_vec),
     }
 }
 
@@ -181,5 +181,6 @@ fn start() -> SocketAddr {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("rumqttd did not listen on {listen}");
+    eprintln!("rumqttd did not listen on {listen}");
+    std::process::exit(2);
 }

@@ -11,8 +11,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::Disk;
 use super::fault::{Doing, StorageFault};
@@ -36,6 +36,8 @@ const META_KEY: &[u8] = b"m";
 #[derive(Clone, Debug)]
 pub struct Index {
     db: sled::Db,
+    /// Held by whoever fills the index: blocks are added one after the other.
+    filling: Arc<Mutex<()>>,
 }
 
 /// What opening the index came to.
@@ -135,7 +137,7 @@ impl Index {
         let was_there = path.exists();
         let cause = match open_sled(&path) {
             Ok(db) => {
-                let index = Self { db };
+                let index = Self::over(db);
                 match index.misfit(reader)? {
                     None => {
                         index.catch_up(reader)?;
@@ -165,9 +167,23 @@ impl Index {
             }
             _ => {}
         }
-        let index = Self { db: open_sled(&path)? };
+        let index = Self::over(open_sled(&path)?);
         index.catch_up(reader)?;
         Ok(index)
+    }
+
+    fn over(db: sled::Db) -> Self {
+        Self { db, filling: Arc::default() }
+    }
+
+    /// Empties the index and fills it again from the log, while it is open and may be asked:
+    /// until it is full again, queries read more of the log instead.
+    pub fn refill<D: Disk>(&self, reader: &Reader<D>) -> Result<(), IndexFault> {
+        let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        // A crash in here leaves an index that lags, which the next start fills.
+        self.db.clear()?;
+        drop(filling);
+        self.catch_up(reader)
     }
 
     /// Number of entries whose blocks are in the index, a multiple of [`BLOCK_ENTRIES`].
@@ -181,6 +197,7 @@ impl Index {
     }
 
     fn fill<D: Disk>(&self, reader: &Reader<D>, stop: &AtomicBool) -> Result<(), IndexFault> {
+        let _filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         let applied = self.applied_upto()?;
         let hint = applied
             .checked_div(BLOCK_ENTRIES)

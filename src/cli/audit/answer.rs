@@ -108,6 +108,11 @@ impl LogReader {
                 lines.line(&answer.to_string())
             }
             LogRequest::Tail { last, follow } => self.tail(*last, *follow, lines),
+            LogRequest::Reindex => {
+                let Some(index) = &self.index else { return Err(IndexFault::InUse.into()) };
+                index.refill(&self.reader)?;
+                lines.line(&json!({ "applied": index.applied_upto()? }).to_string())
+            }
         }
     }
 

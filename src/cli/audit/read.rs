@@ -188,11 +188,21 @@ pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, Cl
 }
 
 pub(super) fn reindex(dir: &Path) -> Result<Answer, CliFailure> {
-    let config = crate::cli::configuration(dir)?;
-    let _lock = Lock::acquire(dir)?;
-    let reader = open_reader(&config.evidence.directory, &verifier_key(dir, None)?)?;
-    let index = Index::rebuild(&config.evidence.directory, &reader)?;
-    let applied = index.applied_upto()?;
+    let mut applied = None;
+    if let Some(mut client) = Client::connect(dir)? {
+        client.ask(&Request::Log(LogRequest::Reindex), |line| {
+            let fields: Value = serde_json::from_str(line).unwrap_or_default();
+            applied = fields.get("applied").and_then(Value::as_u64);
+            Ok(())
+        })?;
+    } else {
+        // Nobody has it open, so one that does not even open can be deleted.
+        let config = crate::cli::configuration(dir)?;
+        let _lock = Lock::acquire(dir)?;
+        let reader = open_reader(&config.evidence.directory, &verifier_key(dir, None)?)?;
+        applied = Some(Index::rebuild(&config.evidence.directory, &reader)?.applied_upto()?);
+    }
+    let applied = applied.ok_or(CliFailure::Answer)?;
     show::line(&format!("the index was built again; {applied} entries are in whole blocks"));
     Ok(Answer::Yes)
 }

@@ -60,11 +60,13 @@ fn good(report: &VerifyReport, origin: &str, as_json: bool) {
         crate::config::format_bytes(report.bytes),
     )];
     lines.extend(root.map(|root| format!("root hash {root}")));
-    if report.unsigned_tail_entries > 0 {
-        lines.push(format!("unsigned tail: {} entries", report.unsigned_tail_entries));
-    }
-    if let Some(defect) = tail_defect {
-        lines.push(format!("past the last signed entry: {defect}"));
+    let unsigned = report.unsigned_tail_entries;
+    match tail_defect {
+        None if unsigned == 0 => {}
+        None => lines.push(format!("unsigned tail: {unsigned} entries")),
+        Some(defect) => {
+            lines.push(format!("unsigned tail: {unsigned} entries, and behind them: {defect}"));
+        }
     }
     show::line(&lines.join("\n"));
 }

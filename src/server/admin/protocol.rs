@@ -114,6 +114,8 @@ pub enum LogRequest {
         #[serde(default)]
         follow: bool,
     },
+    /// The query index, built again from the log.
+    Reindex,
 }
 
 /// Why a request cannot be answered as it stands.
