@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use support::field::{Plan, run};
-use support::report::{Measured, Report, bench};
+use support::report::{Report, bench};
 
 const SATURATED: Plan = Plan {
     publishers: 100,
@@ -25,31 +25,20 @@ const SATURATED: Plan = Plan {
 
 fn main() -> ExitCode {
     let report = Report::of_loads("Fan-in: 100 publishers QoS 1 → 1 subscriber QoS 0, 128 B");
-    bench(
-        10,
-        report,
-        1,
-        |broker, arguments, report| {
-            let plan = Plan { measured: arguments.measured, ..SATURATED };
-            let saturated = run(broker, plan)?;
-            report.add("saturated", &saturated);
-            let packed = run(broker, Plan { packs: true, ..plan })?;
-            report.add("saturated, packed", &packed);
-            let paced = run(broker, Plan { rate: Some(2_000), ..plan })?;
-            report.add("2,000/s", &paced);
-            let total = saturated.total + packed.total + paced.total;
-            Ok((total, [saturated, packed, paced]))
-        },
-        |report, rival, avow| {
-            let figures = |runs: Option<&[Measured; 3]>| {
-                runs.map(|runs| runs.each_ref().map(Measured::micros_per_message))
-            };
-            let (rival, avow) = (figures(rival), figures(avow));
-            let loads = ["saturated", "saturated, packed", "2,000/s"];
-            for (index, load) in loads.into_iter().enumerate() {
-                let of = |runs: &Option<[f64; 3]>| runs.and_then(|runs| runs.get(index).copied());
-                report.compare(&format!("CPU per message, {load}"), of(&rival), of(&avow));
-            }
-        },
-    )
+    bench(10, report, 1, |broker, arguments, report| {
+        let plan = Plan { measured: arguments.measured, ..SATURATED };
+        let saturated = run(broker, plan)?;
+        report.add("saturated", &saturated);
+        let packed = run(broker, Plan { packs: true, ..plan })?;
+        report.add("saturated, packed", &packed);
+        let paced = run(broker, Plan { rate: Some(2_000), ..plan })?;
+        report.add("2,000/s", &paced);
+        let total = saturated.total + packed.total + paced.total;
+        let compared = vec![
+            ("CPU per message, saturated", saturated.micros_per_message()),
+            ("CPU per message, saturated, packed", packed.micros_per_message()),
+            ("CPU per message, 2,000/s", paced.micros_per_message()),
+        ];
+        Ok((total, compared))
+    })
 }

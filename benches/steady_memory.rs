@@ -16,38 +16,32 @@ use support::report::{Report, bench, mib, ratio};
 fn main() -> ExitCode {
     let columns = ["broker", "seconds", "messages", "RSS early MiB", "RSS at end MiB", "growth"];
     let report = Report::new("Steady memory: 100 publishers QoS 1, 2,000/s", &columns);
-    bench(
-        300,
-        report,
-        1,
-        |broker, arguments, report| {
-            let plan = Plan {
-                publishers: 100,
-                in_flight_max: 8,
-                packs: false,
-                subscribers: 1,
-                rate: Some(2_000),
-                warm_up: Duration::from_secs(2),
-                measured: arguments.measured,
-            };
-            let measured = run(broker, plan)?;
-            let samples = &measured.rss_bytes;
-            let early = samples.get((samples.len() / 5).min(60)).copied().unwrap_or_default();
-            let late = samples.last().copied().unwrap_or_default();
-            let growth = ratio(late, early) - 1.0;
-            report.row(
-                vec![
-                    broker.name().to_owned(),
-                    format!("{:.0}", measured.seconds),
-                    measured.total.to_string(),
-                    format!("{:.1}", mib(early)),
-                    format!("{:.1}", mib(late)),
-                    format!("{:+.1} %", growth * 100.0),
-                ],
-                json!({ "broker": broker.name(), "rss_bytes": samples, "growth": growth }),
-            );
-            Ok((measured.total, ()))
-        },
-        |_, _, _| {},
-    )
+    bench(300, report, 1, |broker, arguments, report| {
+        let plan = Plan {
+            publishers: 100,
+            in_flight_max: 8,
+            packs: false,
+            subscribers: 1,
+            rate: Some(2_000),
+            warm_up: Duration::from_secs(2),
+            measured: arguments.measured,
+        };
+        let measured = run(broker, plan)?;
+        let samples = &measured.rss_bytes;
+        let early = samples.get((samples.len() / 5).min(60)).copied().unwrap_or_default();
+        let late = samples.last().copied().unwrap_or_default();
+        let growth = ratio(late, early) - 1.0;
+        report.row(
+            vec![
+                broker.name().to_owned(),
+                format!("{:.0}", measured.seconds),
+                measured.total.to_string(),
+                format!("{:.1}", mib(early)),
+                format!("{:.1}", mib(late)),
+                format!("{:+.1} %", growth * 100.0),
+            ],
+            json!({ "broker": broker.name(), "rss_bytes": samples, "growth": growth }),
+        );
+        Ok((measured.total, Vec::new()))
+    })
 }

@@ -1,4 +1,4 @@
-//! The command line of a bench: `cargo bench --bench NAME -- [--json] [--seconds N]
+//! The command line of a bench: `cargo bench --bench NAME -- [--json] [--seconds N] [--rounds N]
 //! [--only mosquitto|avow]`.
 
 use std::time::Duration;
@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::broker::Kind;
 use super::failure::Failure;
 
-const USAGE: &str = "[--json] [--seconds N] [--only mosquitto|avow]; AVOW_BENCH_SECONDS=N too";
+const USAGE: &str =
+    "[--json] [--seconds N] [--rounds N] [--only mosquitto|avow]; or AVOW_BENCH_SECONDS=N";
 /// Longest measured part of a run, in seconds: an hour.
 const SECONDS_MAX: u64 = 3_600;
+/// Most rounds.
+const ROUNDS_MAX: u64 = 100;
 
 /// What a bench was asked for.
 pub(crate) struct Arguments {
@@ -16,7 +19,9 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
     /// How long to measure.
     pub(crate) measured: Duration,
-    /// The brokers to run, in this order.
+    /// How often to run both brokers, one after the other.
+    pub(crate) rounds: u64,
+    /// The brokers to run.
     pub(crate) kinds: Vec<Kind>,
 }
 
@@ -25,10 +30,10 @@ impl Arguments {
     pub(crate) fn read(seconds: u64) -> Result<Self, Failure> {
         let asked = std::env::var("AVOW_BENCH_SECONDS").ok();
         let mut seconds = match asked {
-            Some(text) => parse_seconds(&text)?,
+            Some(text) => parse(&text, SECONDS_MAX)?,
             None => seconds,
         };
-        let mut json = false;
+        let (mut json, mut rounds) = (false, 1);
         let mut kinds = vec![Kind::Mosquitto, Kind::Avow];
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -36,7 +41,10 @@ impl Arguments {
                 // What cargo says to every bench.
                 "--bench" => {}
                 "--json" => json = true,
-                "--seconds" => seconds = parse_seconds(&arguments.next().unwrap_or_default())?,
+                "--seconds" => {
+                    seconds = parse(&arguments.next().unwrap_or_default(), SECONDS_MAX)?;
+                }
+                "--rounds" => rounds = parse(&arguments.next().unwrap_or_default(), ROUNDS_MAX)?,
                 "--only" => {
                     kinds = match arguments.next().as_deref() {
                         Some("mosquitto") => vec![Kind::Mosquitto],
@@ -47,11 +55,11 @@ impl Arguments {
                 _ => return Err(Failure::Usage(USAGE)),
             }
         }
-        Ok(Self { json, measured: Duration::from_secs(seconds), kinds })
+        Ok(Self { json, measured: Duration::from_secs(seconds), rounds, kinds })
     }
 }
 
-fn parse_seconds(text: &str) -> Result<u64, Failure> {
-    let seconds = text.parse().ok().filter(|seconds| (1..=SECONDS_MAX).contains(seconds));
-    seconds.ok_or(Failure::Usage(USAGE))
+fn parse(text: &str, max: u64) -> Result<u64, Failure> {
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.ok_or(Failure::Usage(USAGE))
 }

@@ -167,15 +167,26 @@ impl Report {
         self.remarks.push(remark);
     }
 
-    /// Says how Avow's figure stands to its rival's, if both are there.
-    pub(crate) fn compare(&mut self, what: &str, rival: Option<f64>, avow: Option<f64>) {
-        if let (Some(rival), Some(avow)) = (rival, avow) {
-            let ratio = avow / rival;
-            self.remark(format!(
-                "{what}, avow ÷ mosquitto: **{ratio:.2}** ({avow:.2} ÷ {rival:.2})"
-            ));
-            self.json
-                .push(json!({ "ratio": what, "avow": avow, "mosquitto": rival, "value": ratio }));
+    /// Says how Avow's figures stand to its rival's: the median of the rounds, and each round's
+    /// own, because a busy machine changes between them.
+    fn compare(&mut self, rounds: &[[Option<Figures>; 2]]) {
+        let mut ratios: Vec<(&'static str, Vec<f64>)> = Vec::new();
+        for round in rounds {
+            let [Some(rival), Some(avow)] = round else { continue };
+            for ((name, rival), (_, avow)) in rival.iter().zip(avow) {
+                match ratios.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, known)) => known.push(avow / rival),
+                    None => ratios.push((name, vec![avow / rival])),
+                }
+            }
+        }
+        for (name, mut ratios) in ratios {
+            let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            ratios.sort_by(f64::total_cmp);
+            let median = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+            let each = each.join(", ");
+            self.remark(format!("{name}, avow ÷ mosquitto: **{median:.2}** (by round: {each})"));
+            self.json.push(json!({ "ratio": name, "median": median, "rounds": ratios }));
         }
     }
 
@@ -196,33 +207,40 @@ impl Report {
     }
 }
 
-/// Runs a bench: each broker in turn through `each`, then the comparison, then the table.
-pub(crate) fn bench<T>(
+/// What is compared between the brokers, by name; the smaller the better.
+pub(crate) type Figures = Vec<(&'static str, f64)>;
+
+/// Runs a bench: in each round each broker in turn through `each`, which says how many messages it
+/// published and what is to be compared; then the table.
+pub(crate) fn bench(
     default_seconds: u64,
     mut report: Report,
     dashboards: usize,
-    mut each: impl FnMut(&mut Broker, &Arguments, &mut Report) -> Result<(u64, T), Failure>,
-    compare: impl FnOnce(&mut Report, Option<&T>, Option<&T>),
+    mut each: impl FnMut(&mut Broker, &Arguments, &mut Report) -> Result<(u64, Figures), Failure>,
 ) -> ExitCode {
     let pinned = pin_generator();
     let placed = if pinned { "broker on core 0, generator on core 1" } else { "nothing is pinned" };
     report.remark(format!("{placed}; debug assertions: {}", cfg!(debug_assertions)));
     let outcome = raise_open_files().and_then(|()| Arguments::read(default_seconds));
     let outcome = outcome.and_then(|arguments| {
-        let (mut rival, mut avow) = (None, None);
-        for &kind in &arguments.kinds {
-            let Some(mut broker) = kind.start(pinned, dashboards)? else {
-                report.remark(format!("SKIPPED {}: not installed", kind.name()));
-                continue;
-            };
-            let (published, figures) = each(&mut broker, &arguments, &mut report)?;
-            broker.stop(published)?;
-            match kind {
-                Kind::Mosquitto => rival = Some(figures),
-                Kind::Avow => avow = Some(figures),
+        let mut rounds = Vec::new();
+        for _ in 0..arguments.rounds {
+            let mut round = [None, None];
+            for (kind, figures) in [Kind::Mosquitto, Kind::Avow].into_iter().zip(&mut round) {
+                if !arguments.kinds.contains(&kind) {
+                    continue;
+                }
+                let Some(mut broker) = kind.start(pinned, dashboards)? else {
+                    report.remark(format!("SKIPPED {}: not installed", kind.name()));
+                    continue;
+                };
+                let (published, compared) = each(&mut broker, &arguments, &mut report)?;
+                broker.stop(published)?;
+                *figures = Some(compared);
             }
+            rounds.push(round);
         }
-        compare(&mut report, rival.as_ref(), avow.as_ref());
+        report.compare(&rounds);
         Ok(arguments.json)
     });
     report.print(matches!(outcome, Ok(true)));
