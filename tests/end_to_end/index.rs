@@ -6,6 +6,8 @@ use crate::raw::{Raw, Version};
 #[test]
 fn the_index_is_built_again_while_the_broker_serves_and_when_it_is_broken() {
     let plant = Plant::new();
+    plant.set("messages_per_second = 100", "messages_per_second = 100_000");
+    plant.set("messages_burst = 200", "messages_burst = 100_000");
     let device = plant.device("press-7");
     let broker = plant.serve();
     let mut raw = Raw::connected(broker.address, &device, Version::V5);
@@ -20,7 +22,7 @@ fn the_index_is_built_again_while_the_broker_serves_and_when_it_is_broken() {
     assert_eq!(published().len(), 1_500);
     assert!(broker.stop().success());
 
-    let index = plant.log_dir().join("index/db");
+    let index = plant.dir().join("evidence/index/db");
     std::fs::write(&index, b"not an index").unwrap();
     assert_eq!(published().len(), 1_500, "a damaged index is built again by itself");
 }

@@ -12,6 +12,8 @@ mod demo;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod kill_nine;
 #[cfg(test)]
 mod raw;
