@@ -223,10 +223,9 @@ pub struct DecisionIds {
 impl DecisionIds {
     /// Ids of one run of one shard. `seed` should be random: six characters are made of it.
     pub fn new(seed: u64, shard: u16) -> Self {
-        let mut run = base36(seed % 36_u64.pow(6));
-        while run.len() < 6 {
-            run.insert(0, '0');
-        }
+        let mut digits = String::new();
+        push_base36(&mut digits, seed % 36_u64.pow(6));
+        let mut run = format!("{digits:0>6}");
         if shard > 0 {
             run = format!("{run}.{shard}");
         }
@@ -237,24 +236,31 @@ impl DecisionIds {
     pub fn issue(&mut self) -> String {
         let number = self.next;
         self.next += 1;
-        let mut id = String::with_capacity(self.run.len() + 14);
+        let mut id = String::with_capacity(self.run.len() + 1 + BASE36_DIGITS_MAX);
         id.push_str(&self.run);
         id.push('-');
-        id.push_str(&base36(number));
+        push_base36(&mut id, number);
         id
     }
 }
 
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::with_capacity(13);
-    loop {
+/// Digits of the largest number in base 36.
+const BASE36_DIGITS_MAX: usize = 13;
+
+/// Made for every decision, so without an allocation of its own.
+fn push_base36(out: &mut String, mut number: u64) {
+    let mut digits = ['0'; BASE36_DIGITS_MAX];
+    let mut count = 0;
+    for place in &mut digits {
         let digit = u32::try_from(number % 36).unwrap_or_default();
-        digits.push(char::from_digit(digit, 36).unwrap_or('0'));
+        *place = char::from_digit(digit, 36).unwrap_or('0');
+        count += 1;
         number /= 36;
         if number == 0 {
-            return digits.into_iter().rev().collect();
+            break;
         }
     }
+    out.extend(digits.iter().take(count).rev());
 }
 
 #[cfg(test)]

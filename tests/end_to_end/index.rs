@@ -18,7 +18,8 @@ fn the_index_is_built_again_while_the_broker_serves_and_when_it_is_broken() {
     broker.wait_for_metric("avow_log_entries_signed_total", 1_500);
     let said = run(&mut plant.avow(&["audit", "reindex"])).exits(0);
     assert!(said.out.contains("1024 entries are in whole blocks"), "{}", said.out);
-    let published = || plant.query(&["--device", "press-7", "--type", "publish", "--limit", "5000"]);
+    let published =
+        || plant.query(&["--device", "press-7", "--type", "publish", "--limit", "5000"]);
     assert_eq!(published().len(), 1_500);
     assert!(broker.stop().success());
 
