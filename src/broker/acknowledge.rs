@@ -3,6 +3,7 @@
 //! No evidence of its own: a subscriber's acknowledgement is unsigned and proves nothing.
 
 use super::Broker;
+use super::effect::Effect;
 use super::input::ConnectionId;
 use crate::mqtt::{Ack, Packet, ReasonCode};
 use crate::session::Acknowledged;
@@ -33,18 +34,19 @@ impl Broker {
     }
 
     /// The client releases the identifier of a QoS 2 PUBLISH. [MQTT-4.3.3-11]
+    ///
+    /// PUBCOMP waits like every other answer: PUBREL may have come in one write with its PUBLISH,
+    /// which is not on disk then.
     pub(super) fn handle_pubrel(&mut self, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let reason = if session.inbound.release(ack.packet_id) {
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
-            }
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
+        let known = session.inbound.release(ack.packet_id);
+        let reason = match known {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
         };
-        self.send(id, Packet::PubComp(Ack::new(ack.packet_id, reason)));
+        let packet = Packet::PubComp(Ack::new(ack.packet_id, reason));
+        self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: known });
     }
 
     /// A QoS 2 delivery is done.

@@ -11,7 +11,7 @@ use super::disconnect::Ending;
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
 use super::output::{EventKind, Output};
-use super::record::refusal_fields;
+use super::record::{beginning, refusal_fields};
 use super::{Broker, timeout};
 use crate::evidence::{EntryType, EntryWriter, Synced};
 use crate::mqtt::{
@@ -35,6 +35,9 @@ impl Broker {
         self.timers
             .set(timeout::certificate_check(now, facts.not_after), Timer::CertificateEnd(id));
         self.connections.insert(id, Connection::new(facts, now.instant));
+        if self.stopping {
+            self.close_unnamed(id);
+        }
     }
 
     /// Decides a CONNECT: client id rule, policy for the Will, limits.
@@ -237,7 +240,6 @@ impl Broker {
         let packet = Packet::ConnAck(Box::new(self.connack(&accepted, session_present)));
         self.outputs.push_back(Output::Send { connection: id, packet });
         self.outputs.push_back(Output::Resume { connection: id });
-        self.resend(now, key);
         self.pump(now, key);
     }
 
@@ -248,7 +250,7 @@ impl Broker {
     ) -> SessionKey {
         // There was room when the CONNECT was decided; since then only CONNECTs of the same batch
         // can have come between.
-        let _ = self.limits.open_session(&map_key.0);
+        let holds_place = self.limits.open_session(&map_key.0).is_ok();
         let key = SessionKey(self.next_session);
         self.next_session += 1;
         self.session_keys.insert(map_key, key);
@@ -266,6 +268,7 @@ impl Broker {
                 away_since: None,
                 will_due: None,
                 connect_index: 0,
+                holds_place,
             },
         );
         key
@@ -278,22 +281,22 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.author = accepted.author.clone();
             session.connection = Some(accepted.connection);
-            session.outbound.set_window_max(wish.min(bounds.send_window_messages_max).max(1));
+            session.outbound.begin(wish.min(bounds.send_window_messages_max).max(1));
             session.will.clone_from(&accepted.will);
             session.will_due = None;
             session.away_since = None;
             session.expiry_seconds = accepted.granted.session_expiry_seconds;
             session.connect_index = index;
         }
-        let unreleased = self.sessions.get(&key).map_or(0, |session| session.inbound.len());
         if let Some(connection) = self.connections.get_mut(&accepted.connection) {
             connection.phase = Phase::Connected;
             connection.session = Some(key);
-            connection.connect_index = index;
+            connection.connect_index = Some(index);
             connection.aliases = Aliases::new(bounds.topic_alias_maximum);
             connection.last_heard = now.instant;
             connection.keep_alive_seconds = accepted.granted.keep_alive_seconds;
-            connection.unacknowledged = u32::try_from(unreleased).unwrap_or(u32::MAX);
+            // The send quota of the client is whole at each connection (4.9).
+            connection.unacknowledged = 0;
             let silence = timeout::silence_max(connection.keep_alive_seconds);
             self.timers.set(now.instant.after(silence), Timer::KeepAlive(accepted.connection));
         }
@@ -333,7 +336,7 @@ fn connect_fields<'a>(
         .who(&facts.identity)
         .text("uri", facts.identity.uri())
         .text("trust", facts.identity.issuer())
-        .text("client", author.client_id().as_str())
+        .text("client", beginning(author.client_id().as_str()))
         .plain("proto", author.version().as_str())
         .text("peer", &facts.peer.to_string())
         .plain("tls", facts.tls_version)

@@ -21,6 +21,8 @@ pub(super) struct Connection {
     pub(super) author: Option<Author>,
     pub(super) aliases: Aliases,
     pub(super) last_heard: Instant,
+    /// Until when we have asked the shell not to read it.
+    pub(super) unread_until: Instant,
     pub(super) keep_alive_seconds: u32,
     /// The client's Maximum Packet Size, in bytes.
     pub(super) packet_bytes_max: usize,
@@ -30,8 +32,8 @@ pub(super) struct Connection {
     pub(super) unacknowledged: u32,
     /// Bytes of deliveries handed to the shell and not yet written.
     pub(super) outstanding_bytes: usize,
-    /// Index of the `connect` entry.
-    pub(super) connect_index: u64,
+    /// Index of the `connect` entry, once that is on disk.
+    pub(super) connect_index: Option<u64>,
     /// Running number of the entries of this connection: a gap shows.
     pub(super) entries: u64,
 }
@@ -46,12 +48,13 @@ impl Connection {
             author: None,
             aliases: Aliases::default(),
             last_heard: now,
+            unread_until: now,
             keep_alive_seconds: 0,
             packet_bytes_max: usize::MAX,
             wants_reasons: true,
             unacknowledged: 0,
             outstanding_bytes: 0,
-            connect_index: 0,
+            connect_index: None,
             entries: 0,
         }
     }
@@ -79,6 +82,8 @@ pub(super) struct Session {
     pub(super) will_due: Option<Instant>,
     /// Index of its latest `connect` entry.
     pub(super) connect_index: u64,
+    /// Whether it takes one of its identity's places.
+    pub(super) holds_place: bool,
 }
 
 /// How far the retained messages of one new subscription were sent.

@@ -10,7 +10,7 @@ use super::connection::{Connection, RetainedCursor};
 use super::input::ConnectionId;
 use super::output::Output;
 use super::{Broker, Session};
-use crate::mqtt::{EncodedPublish, QoS, TopicName};
+use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicName};
 use crate::policy::Policy;
 use crate::routing::{
     Delivery, Eligibility, EncodedCopies, Interest, Message, Scan, SessionKey, Subscription,
@@ -130,9 +130,10 @@ impl Broker {
         }
     }
 
-    /// Sends what a session has waiting, as far as its connection and its window allow: first its
-    /// queue, then retained messages of new subscriptions.
+    /// Sends what a session has waiting, as far as its connection and its window allow: first what
+    /// it did not acknowledge on an earlier connection, then its queue, then retained messages of new subscriptions.
     pub(super) fn pump(&mut self, now: Now, key: SessionKey) {
+        self.resend(now, key);
         let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let before = session.outbound.queued();
@@ -235,37 +236,35 @@ impl Broker {
         }
     }
 
-    /// Sends again what a resumed session has not acknowledged. [MQTT-4.4.0-1]
-    pub(super) fn resend(&mut self, now: Now, key: SessionKey) {
+    /// Sends again what a resumed session has not acknowledged, as far as the connection and the
+    /// client's Receive Maximum allow. [MQTT-4.4.0-1]
+    fn resend(&mut self, now: Now, key: SessionKey) {
+        let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(id) = session.connection else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        for resend in session.outbound.resend() {
-            match resend {
-                Resend::PubRel(packet_id) => self.outputs.push_back(Output::Send {
-                    connection: id,
-                    packet: crate::mqtt::Packet::PubRel(crate::mqtt::Ack::new(
-                        packet_id,
-                        crate::mqtt::ReasonCode::Success,
-                    )),
-                }),
-                Resend::Publish(delivery, packet_id) => {
-                    let encoded = connection
-                        .version
-                        .filter(|_| {
-                            may_read(&self.settings.policy, session, delivery.message.topic())
-                        })
-                        .and_then(|version| delivery.encode(version, now.instant).ok())
-                        .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
-                    let Some(encoded) = encoded else {
-                        self.counters.deliveries_withheld += 1;
-                        session.outbound.cancel(packet_id);
-                        continue;
-                    };
-                    hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
-                    self.counters.deliveries += 1;
+        while connection.outstanding_bytes < max {
+            let (delivery, packet_id) = match session.outbound.next_resend() {
+                None => return,
+                Some(Resend::PubRel(packet_id)) => {
+                    let packet = Packet::PubRel(Ack::new(packet_id, ReasonCode::Success));
+                    self.outputs.push_back(Output::Send { connection: id, packet });
+                    continue;
                 }
-            }
+                Some(Resend::Publish(delivery, packet_id)) => (delivery, packet_id),
+            };
+            let encoded = connection
+                .version
+                .filter(|_| may_read(&self.settings.policy, session, delivery.message.topic()))
+                .and_then(|version| delivery.encode(version, now.instant).ok())
+                .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+            let Some(encoded) = encoded else {
+                self.counters.deliveries_withheld += 1;
+                session.outbound.cancel(packet_id);
+                continue;
+            };
+            hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
+            self.counters.deliveries += 1;
         }
     }
 
@@ -322,7 +321,7 @@ fn hand_over(
     connection: &mut Connection,
     id: ConnectionId,
     publish: EncodedPublish,
-    packet_id: Option<crate::mqtt::PacketId>,
+    packet_id: Option<PacketId>,
     dup: bool,
 ) {
     connection.outstanding_bytes += publish.len();

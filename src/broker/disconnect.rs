@@ -196,7 +196,7 @@ impl Broker {
     }
 
     /// Closes a connection that never sent CONNECT.
-    fn close_unnamed(&mut self, id: ConnectionId) {
+    pub(super) fn close_unnamed(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.phase = Phase::Closing;
         }
@@ -231,7 +231,9 @@ impl Broker {
         self.forget_queued(session.outbound.queued(), (0, 0));
         let identity = session.author.identity().clone();
         self.session_keys.remove(&(identity.clone(), session.author.client_id().clone()));
-        self.limits.close_session(&identity);
+        if session.holds_place {
+            self.limits.close_session(&identity);
+        }
         self.timers.clear(Timer::SessionExpiry(key));
         self.timers.clear(Timer::WillDelay(key));
         self.timers.clear(Timer::RetainedWalk(key));

@@ -23,6 +23,7 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Pending {
     id: BatchId,
+    /// Records, and effects that came later without one.
     records: usize,
     bytes: usize,
     effects: Vec<Effect>,
@@ -72,6 +73,9 @@ impl Ledger {
             return match self.pending.back_mut() {
                 _ if effects.is_empty() => Closed::Nothing,
                 Some(last) => {
+                    // Answers without a record wait too, and count like records.
+                    last.records += effects.len();
+                    self.pending_records += effects.len();
                     last.effects.extend(effects);
                     Closed::Nothing
                 }
@@ -109,6 +113,7 @@ impl Ledger {
 
     /// Records and bytes that are not yet on disk.
     pub(super) fn waiting(&self) -> (usize, usize) {
-        (self.pending_records + self.open.len(), self.pending_bytes + self.open.bytes())
+        let open = self.open.len().max(self.open_effects.len());
+        (self.pending_records + open, self.pending_bytes + self.open.bytes())
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::effect::{AcceptedPublish, Acknowledge, Effect};
 use super::input::ConnectionId;
 use super::output::{EventKind, Output};
-use super::record::{RefusalKey, refusal_fields};
+use super::record::{RefusalKey, beginning, refusal_fields};
 use super::{Broker, disconnect::Ending};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter, Recorded, Synced, commitment};
 use crate::limits::Admission;
@@ -18,7 +18,7 @@ use crate::mqtt::{
 };
 use crate::policy::V3Refusal;
 use crate::refusal::{Refusal, Refused};
-use crate::routing::Message;
+use crate::routing::{Message, kept_bytes};
 use crate::schema::{Conforming, Outcome};
 use crate::session::{Received, Timer};
 use crate::time::Now;
@@ -53,8 +53,11 @@ impl Broker {
         };
         let publish = conforming.admitted().authorized().received().publish();
         let (packet_id, qos) = (publish.packet_id, publish.qos);
-        if let (Some(packet_id), QoS::ExactlyOnce, Some(session)) =
-            (packet_id, qos, self.sessions.get_mut(&session))
+        // What PUBREC will refuse holds no identifier: PUBREL never comes for it. [MQTT-4.3.3-9]
+        let v5 = self.connections.get(&id).is_some_and(super::Connection::is_v5);
+        let refused = v5 && matches!(conforming.outcome(), Outcome::Quarantined { .. });
+        if let (false, Some(packet_id), QoS::ExactlyOnce, Some(session)) =
+            (refused, packet_id, qos, self.sessions.get_mut(&session))
         {
             session.inbound.receive(packet_id);
         }
@@ -107,7 +110,9 @@ impl Broker {
                 self.sessions.get(&key).is_some_and(|session| session.inbound.contains(packet_id))
             });
         if let (true, Some(packet_id)) = (resent, publish.packet_id) {
-            self.recognise_resend(now, id, &topic, packet_id);
+            let bytes = topic.as_str().len() + publish.payload.len();
+            let within = self.limits.charge(now, author.identity(), bytes);
+            self.recognise_resend(now, id, &topic, packet_id, within.err());
             return Ok(None);
         }
         if publish.qos > QoS::AtMostOnce {
@@ -128,15 +133,26 @@ impl Broker {
         id: ConnectionId,
         topic: &TopicName,
         packet_id: PacketId,
+        beyond: Option<Refused>,
     ) {
         self.counters.publishes_duplicate += 1;
-        let decision = self.decide();
-        self.record_of(now, id, EntryType::PublishDup, &decision, None, |entry| {
-            entry
-                .decision(Decision::Allow)
-                .text("topic", topic.as_str())
-                .number("pid", packet_id.as_u16().into())
-        });
+        // Beyond its limits an identity's resends are counted, not listed.
+        let identity = self.connections.get(&id).map(|known| known.facts.identity.clone());
+        let listed = match (beyond, identity) {
+            (Some(refused), Some(identity)) => {
+                self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal))
+            }
+            (Some(_), None) | (None, _) => true,
+        };
+        if listed {
+            let decision = self.decide();
+            self.record_of(now, id, EntryType::PublishDup, &decision, None, |entry| {
+                entry
+                    .decision(Decision::Allow)
+                    .text("topic", beginning(topic.as_str()))
+                    .number("pid", packet_id.as_u16().into())
+            });
+        }
         self.ledger.wait(Effect::Answer {
             connection: id,
             packet: Packet::PubRec(Ack::new(packet_id, ReasonCode::Success)),
@@ -151,16 +167,19 @@ impl Broker {
         now: Now,
         received: Received,
     ) -> Result<(Conforming, Option<Duration>), Box<Stopped>> {
-        let received = self.check_bounds(received)?;
+        let received = match self.check_bounds(received) {
+            Ok(received) => received,
+            Err(mut stopped) => {
+                stopped.by_limit = self.is_beyond_limits(now, &stopped.received);
+                return Err(stopped);
+            }
+        };
         let policy = &self.settings.policy;
         let authorized = match policy.authorize(received) {
             Ok(authorized) => authorized,
             Err((received, refused)) => {
                 let v3 = policy.v3_refusal_for(received.author(), received.topic());
-                // A flood of what policy forbids costs as much as any other.
-                let bytes = received.publish().payload.len();
-                let within = self.limits.charge(now, received.author().identity(), bytes);
-                let by_limit = within.is_err();
+                let by_limit = self.is_beyond_limits(now, &received);
                 return Err(Stopped::at(received, refused, v3, by_limit));
             }
         };
@@ -193,6 +212,13 @@ impl Broker {
         }
     }
 
+    /// Counts a message that was refused before the limiter saw it: a flood of what is forbidden
+    /// costs as much as any other.
+    fn is_beyond_limits(&mut self, now: Now, received: &Received) -> bool {
+        let bytes = received.topic().as_str().len() + received.publish().payload.len();
+        self.limits.charge(now, received.author().identity(), bytes).is_err()
+    }
+
     /// The bounds that need no policy: levels, bytes, User Properties, room for retained messages.
     fn check_bounds(&self, received: Received) -> Result<Received, Box<Stopped>> {
         let bounds = &self.settings.bounds;
@@ -205,12 +231,7 @@ impl Broker {
             Refusal::UserPropertyCount
         } else if publish.retain
             && !publish.payload.is_empty()
-            && !self.retained.has_room(
-                topic,
-                topic.as_str().len() + publish.payload.len(),
-                bounds.retained_messages_max,
-                bounds.retained_bytes_max,
-            )
+            && !self.has_retained_room(topic, publish)
         {
             Refusal::RetainedFull
         } else {
@@ -218,6 +239,18 @@ impl Broker {
         };
         let v3 = self.settings.policy.v3_refusal_for(received.author(), received.topic());
         Err(Stopped::at(received, refusal.into(), v3, false))
+    }
+
+    /// Whether one more retained message fits.
+    pub(super) fn has_retained_room(&self, topic: &TopicName, publish: &Publish) -> bool {
+        let bounds = &self.settings.bounds;
+        let bytes = kept_bytes(topic, &publish.payload, &publish.properties);
+        self.retained.has_room(
+            topic,
+            bytes,
+            bounds.retained_messages_max,
+            bounds.retained_bytes_max,
+        )
     }
 
     /// Records what is accepted: one entry, its body beside it, and one more entry if it changes a
@@ -314,11 +347,6 @@ impl Broker {
         if qos == QoS::AtLeastOnce || reason.is_error() {
             connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
         }
-        if reason.is_error()
-            && let Some(session) = connection.session.and_then(|key| self.sessions.get_mut(&key))
-        {
-            session.inbound.release(packet_id);
-        }
         let packet = acknowledgement(qos, packet_id, reason, reason_string);
         self.outputs.push_back(Output::Send { connection: id, packet });
     }
@@ -361,8 +389,12 @@ impl Broker {
     /// Stops reading from a connection for a while.
     fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Option<Duration>) {
         let Some(pause) = pause else { return };
+        let until = now.instant.after(pause);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.unread_until = until;
+        }
         self.outputs.push_back(Output::Pause { connection: id });
-        self.timers.set(now.instant.after(pause), Timer::Unpause(id));
+        self.timers.set(until, Timer::Unpause(id));
     }
 }
 
@@ -404,7 +436,7 @@ fn accepted_fields<'a>(
 fn publish_fields<'a>(entry: EntryWriter<'a>, received: &Received) -> EntryWriter<'a> {
     let publish = received.publish();
     let mut entry = entry
-        .text("topic", received.topic().as_str())
+        .text("topic", beginning(received.topic().as_str()))
         .number("qos", publish.qos as u64)
         .flag("retain", publish.retain)
         .flag("dup", publish.dup);
@@ -412,7 +444,7 @@ fn publish_fields<'a>(entry: EntryWriter<'a>, received: &Received) -> EntryWrite
         entry = entry.number("pid", packet_id.as_u16().into());
     }
     if let Some(content_type) = &publish.properties.content_type {
-        entry = entry.text("ct", content_type);
+        entry = entry.text("ct", beginning(content_type));
     }
     entry.number("len", publish.payload.len() as u64)
 }

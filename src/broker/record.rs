@@ -263,7 +263,20 @@ fn number<'a>(connection: &mut Connection, entry: EntryWriter<'a>) -> EntryWrite
         return entry;
     }
     connection.entries += 1;
-    entry.number("conn", connection.connect_index).number("n", connection.entries)
+    let entry = match connection.connect_index {
+        Some(index) => entry.number("conn", index),
+        // It ended before its `connect` entry had an index.
+        None => entry,
+    };
+    entry.number("n", connection.entries)
+}
+
+/// Longest part of a peer's text that an entry holds, in bytes: an entry has at most 65,535.
+const ENTRY_TEXT_BYTES_MAX: usize = 256;
+
+/// The part of a peer's text that an entry holds: all of it within the shipped bounds.
+pub(super) fn beginning(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(ENTRY_TEXT_BYTES_MAX)).unwrap_or_default()
 }
 
 /// Adds why something was refused: fields `why`, `by`, `detail` and `code`.

@@ -5,7 +5,7 @@ use super::deliver::begin_walk;
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
 use super::output::EventKind;
-use super::record::{RefusalKey, refusal_fields};
+use super::record::{RefusalKey, beginning, refusal_fields};
 use super::{Broker, Output};
 use crate::evidence::{Decision, EntryType};
 use crate::mqtt::{
@@ -24,14 +24,13 @@ impl Broker {
         let Some(author) = self.sessions.get(&key).map(|session| session.author.clone()) else {
             return;
         };
-        let whole = self.check_subscribe(now, &author, packet);
+        if let Err(refused) = self.check_subscribe(now, &author, packet) {
+            return self.refuse_subscribe(now, id, &author, packet, refused);
+        }
         let mut filters = Vec::with_capacity(packet.filters.len());
         let mut added = 0;
         for wanted in &packet.filters {
-            let decided = match &whole {
-                Ok(()) => self.decide_filter(&author, key, packet, wanted, added),
-                Err(refused) => Err(refused.clone()),
-            };
+            let decided = self.decide_filter(&author, key, packet, wanted, added);
             if decided.is_ok() {
                 added += 1;
             }
@@ -44,6 +43,23 @@ impl Broker {
         });
     }
 
+    /// Refuses a SUBSCRIBE as a whole: one entry, however many filters it has.
+    fn refuse_subscribe(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        author: &Author,
+        packet: &Subscribe,
+        refused: Refused,
+    ) {
+        let Some(first) = packet.filters.first() else { return };
+        let reason = self.record_subscribe(now, id, author, first, Err(refused)).reason;
+        let refused = |_| DecidedFilter { reason, subscription: None };
+        let filters = packet.filters.iter().map(refused).collect();
+        let packet_id = packet.packet_id;
+        self.ledger.wait(Effect::Subscribed { connection: id, packet_id, filters });
+    }
+
     /// What concerns the packet as a whole.
     fn check_subscribe(
         &mut self,
@@ -51,15 +67,20 @@ impl Broker {
         author: &Author,
         packet: &Subscribe,
     ) -> Result<(), Refused> {
+        let count = u32::try_from(packet.filters.len()).unwrap_or(u32::MAX);
         let bounds = &self.settings.bounds;
-        if packet.filters.len() > bounds.filters_per_subscribe_max as usize {
+        self.limits.admit_subscribe(
+            now,
+            author.identity(),
+            count.min(bounds.filters_per_subscribe_max),
+        )?;
+        if count > bounds.filters_per_subscribe_max {
             return Err(Refusal::FilterCount.into());
         }
         if packet.user_properties.len() > bounds.user_properties_max as usize {
             return Err(Refusal::UserPropertyCount.into());
         }
-        let count = u32::try_from(packet.filters.len()).unwrap_or(u32::MAX);
-        self.limits.admit_subscribe(now, author.identity(), count)
+        Ok(())
     }
 
     /// One filter: form, bounds, policy.
@@ -130,7 +151,7 @@ impl Broker {
                     && !self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal));
                 if !counted {
                     // A filter may be as long as a packet: the entry holds its beginning.
-                    let shown = beginning(&wanted.filter, ENTRY_FILTER_BYTES_MAX);
+                    let shown = beginning(&wanted.filter);
                     self.record_of(now, id, EntryType::Subscribe, &decision, None, |entry| {
                         refusal_fields(entry, &refused)
                             .text("filter", shown)
@@ -183,27 +204,37 @@ impl Broker {
 
     /// Decides each filter of an UNSUBSCRIBE.
     pub(super) fn handle_unsubscribe(&mut self, now: Now, id: ConnectionId, packet: &Unsubscribe) {
-        let mut filters = Vec::with_capacity(packet.filters.len());
-        let too_many =
-            packet.filters.len() > self.settings.bounds.filters_per_subscribe_max as usize;
-        for text in &packet.filters {
-            let decided = match TopicFilter::parse(text) {
-                _ if too_many => DecidedUnsubscribe::Refuse(ReasonCode::QuotaExceeded),
-                Err(_) => DecidedUnsubscribe::Refuse(ReasonCode::TopicFilterInvalid),
-                Ok(filter) => DecidedUnsubscribe::Remove(filter),
-            };
-            filters.push(decided);
+        let Some(author) = self.connections.get(&id).and_then(|known| known.author.clone()) else {
+            return;
+        };
+        // As many as a session may have, in one go; beyond the rate it is answered, not listed.
+        let too_many = packet.filters.len() > self.settings.bounds.subscriptions_max as usize;
+        let decided = |text: &String| match TopicFilter::parse(text) {
+            // UNSUBACK knows no Quota exceeded.
+            _ if too_many => DecidedUnsubscribe::Refuse(ReasonCode::ImplementationSpecificError),
+            Err(_) => DecidedUnsubscribe::Refuse(ReasonCode::TopicFilterInvalid),
+            Ok(filter) => DecidedUnsubscribe::Remove(filter),
+        };
+        let filters = packet.filters.iter().map(decided).collect();
+        let listed = match self.limits.admit_subscribe(now, author.identity(), 1) {
+            Ok(()) => true,
+            Err(refused) => {
+                let identity = author.identity().clone();
+                self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal))
+            }
+        };
+        if listed {
+            let count = packet.filters.len() as u64;
+            let first = packet.filters.first().map_or("", String::as_str);
+            let decision = self.decide();
+            // One entry for the packet: it takes a right away from nobody but its sender.
+            self.record_of(now, id, EntryType::Unsubscribe, &decision, None, |entry| {
+                entry
+                    .decision(if too_many { Decision::Deny } else { Decision::Allow })
+                    .text("filter", beginning(first))
+                    .number("count", count)
+            });
         }
-        let count = packet.filters.len() as u64;
-        let first = packet.filters.first().map_or("", String::as_str);
-        let decision = self.decide();
-        // One entry for the packet: it takes a right away from nobody but its sender.
-        self.record_of(now, id, EntryType::Unsubscribe, &decision, None, |entry| {
-            entry
-                .decision(if too_many { Decision::Deny } else { Decision::Allow })
-                .text("filter", beginning(first, ENTRY_FILTER_BYTES_MAX))
-                .number("count", count)
-        });
         self.ledger.wait(Effect::Unsubscribed {
             connection: id,
             packet_id: packet.packet_id,
@@ -238,13 +269,4 @@ impl Broker {
         let packet = Packet::UnsubAck(Box::new(UnsubAck { packet_id, properties, reasons }));
         self.outputs.push_back(Output::Send { connection: id, packet });
     }
-}
-
-/// Longest part of a refused filter that its entry holds.
-const ENTRY_FILTER_BYTES_MAX: usize = 256;
-
-/// The first `bytes_max` bytes of `text`, less a character cut in two.
-fn beginning(text: &str, bytes_max: usize) -> &str {
-    let end = text.floor_char_boundary(bytes_max);
-    text.get(..end).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use super::Broker;
 use super::disconnect::Ending;
 use super::input::ConnectionId;
 use super::output::Output;
+use crate::evidence::EntryType;
 use crate::routing::SessionKey;
 use crate::session::{Phase, Timer};
 use crate::time::{Instant, Now, UnixNanos};
@@ -66,9 +67,18 @@ impl Broker {
             Timer::RetainedWalk(key) => self.walk_retained(now, key),
             Timer::RefusalsDue => self.close_refusal_counts(now, false),
             Timer::RetainedExpiry => {
-                self.retained.expire(now.instant);
+                self.expire_retained(now);
                 self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);
             }
+        }
+    }
+
+    fn expire_retained(&mut self, now: Now) {
+        for topic in self.retained.expire(now.instant) {
+            let decision = self.decide();
+            self.record(now, EntryType::RetainClear, &decision, |entry| {
+                entry.text("topic", topic.as_str()).plain("why", "expired")
+            });
         }
     }
 
@@ -77,7 +87,12 @@ impl Broker {
         if connection.phase != Phase::Connected {
             return;
         }
-        let due = connection.last_heard.after(silence_max(connection.keep_alive_seconds));
+        let silence = silence_max(connection.keep_alive_seconds);
+        // Silence is the client's. While we do not read it, there is nothing to be heard.
+        let mut due = connection.last_heard.max(connection.unread_until).after(silence);
+        if self.is_backlogged() {
+            due = due.max(now.instant.after(silence));
+        }
         if due <= now.instant {
             self.end(now, id, Ending::KeepAlive);
         } else {

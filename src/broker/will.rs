@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Broker;
 use super::effect::{AcceptedPublish, Effect};
 use super::output::{Event, EventKind, Output};
-use super::record::refusal_fields;
+use super::record::{beginning, refusal_fields};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter};
 use crate::limits::Admitted;
 use crate::mqtt::{Publish, Will};
@@ -40,6 +40,10 @@ impl Broker {
             properties: will.properties.publish.clone(),
             payload: will.payload.clone(),
         };
+        if will.retain && !will.payload.is_empty() && !self.has_retained_room(&will.topic, &publish)
+        {
+            return Err(Refusal::RetainedFull.into());
+        }
         let received = Received::new(author.clone(), will.topic.clone(), Box::new(publish));
         let authorized =
             self.settings.policy.authorize(received).map_err(|(_, refused)| refused)?;
@@ -137,7 +141,7 @@ impl Broker {
         match will {
             None => entry,
             Some(will) => entry
-                .text("will", will.topic.as_str())
+                .text("will", beginning(will.topic.as_str()))
                 .number("will_qos", will.qos as u64)
                 .flag("will_retain", will.retain)
                 .number("will_len", will.payload.len() as u64),

@@ -98,6 +98,12 @@ impl Message {
         now >= self.expires_at
     }
 
+    /// Whether the Message Expiry Interval that its publisher gave is over. A retained message
+    /// without one stays until it is replaced or cleared (3.3.2.3.3).
+    pub fn is_outlived(&self, now: Instant) -> bool {
+        self.properties.message_expiry_seconds.is_some() && self.is_expired(now)
+    }
+
     /// Properties for a copy that leaves at `now`: the Message Expiry Interval is what is left of
     /// it. [MQTT-3.3.2-6]
     pub fn properties_at(&self, now: Instant) -> PublishProperties {
@@ -109,16 +115,19 @@ impl Message {
         properties
     }
 
-    /// Bytes it takes in a queue: topic, payload and variable-length properties.
+    /// Bytes it takes in a queue or among the retained messages.
     pub fn queue_bytes(&self) -> usize {
-        let properties = &self.properties;
-        let user: usize =
-            properties.user_properties.iter().map(|p| p.name.len() + p.value.len()).sum();
-        self.topic.as_str().len()
-            + self.payload.len()
-            + user
-            + properties.response_topic.as_ref().map_or(0, String::len)
-            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-            + properties.content_type.as_ref().map_or(0, String::len)
+        kept_bytes(&self.topic, &self.payload, &self.properties)
     }
+}
+
+/// Bytes that a message takes where it is kept: topic, payload and properties of variable length.
+pub fn kept_bytes(topic: &TopicName, payload: &Bytes, properties: &PublishProperties) -> usize {
+    let user: usize = properties.user_properties.iter().map(|p| p.name.len() + p.value.len()).sum();
+    topic.as_str().len()
+        + payload.len()
+        + user
+        + properties.response_topic.as_ref().map_or(0, String::len)
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+        + properties.content_type.as_ref().map_or(0, String::len)
 }

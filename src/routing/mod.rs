@@ -10,6 +10,6 @@ mod retained;
 mod tree;
 
 pub use delivery::{Delivery, EncodedCopies};
-pub use message::Message;
+pub use message::{Message, kept_bytes};
 pub use retained::{Retained, Scan};
 pub use tree::{Eligibility, Interest, SessionKey, Subscription, SubscriptionTree};

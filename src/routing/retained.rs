@@ -45,7 +45,7 @@ impl Retained {
 
     /// The retained message of `topic`, unless its time is over.
     pub fn message(&self, topic: &TopicName, now: Instant) -> Option<&Arc<Message>> {
-        self.messages.get(topic).filter(|message| !message.is_expired(now))
+        self.messages.get(topic).filter(|message| !message.is_outlived(now))
     }
 
     /// Looks for the first topic behind `after` that `filter` matches, at no more than `steps`
@@ -76,16 +76,18 @@ impl Retained {
         Scan::End
     }
 
-    /// Drops every message whose time is over.
-    pub fn expire(&mut self, now: Instant) {
-        let bytes = &mut self.bytes;
-        self.messages.retain(|_, message| {
-            let keep = !message.is_expired(now);
-            if !keep {
-                *bytes -= message.queue_bytes();
-            }
-            keep
-        });
+    /// Drops every message whose time is over; returns their topics, in order.
+    pub fn expire(&mut self, now: Instant) -> Vec<TopicName> {
+        let over: Vec<TopicName> = self
+            .messages
+            .iter()
+            .filter(|(_, message)| message.is_outlived(now))
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in &over {
+            self.clear(topic);
+        }
+        over
     }
 
     /// Whether one more message of `bytes` on `topic` stays within the bounds.

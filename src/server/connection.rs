@@ -244,6 +244,8 @@ impl Connection {
         if let Some(violation) = violation {
             self.link.gate.set(Gate::Ended);
             let version = self.decoder.version();
+            // The answer must be in the client's version, however little of CONNECT was right.
+            self.link.version.set(version);
             self.local.push(Input::Violated { connection, violation, version }, 0);
         }
     }

@@ -2,6 +2,9 @@
 
 use crate::mqtt::{Publish, ReasonCode, TopicName, Violation};
 
+/// Longest topic that an alias stands for, in bytes: what `topic_bytes_max` can be set to.
+const ALIASED_BYTES_MAX: usize = 4_096;
+
 /// The table of one connection: empty at its start, gone at its end. [MQTT-3.3.2-7]
 #[derive(Debug, Default)]
 pub struct Aliases {
@@ -31,6 +34,8 @@ impl Aliases {
         }
         let Some(place) = self.topics.get_mut(at) else { return Err(BEYOND_MAXIMUM) };
         match &publish.topic {
+            // Too long for any bound of ours: refused by the next step, and not kept.
+            Some(topic) if topic.as_str().len() > ALIASED_BYTES_MAX => Ok(topic.clone()),
             Some(topic) => Ok(place.insert(topic.clone()).clone()),
             None => place.clone().ok_or(UNDEFINED),
         }

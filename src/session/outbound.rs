@@ -15,6 +15,8 @@ pub struct Outbound<D> {
     queue_bytes: usize,
     window: VecDeque<Sent<D>>,
     window_max: u16,
+    /// Messages of the window from here on were sent on an earlier connection only.
+    resent: usize,
     last_id: Option<PacketId>,
 }
 
@@ -84,13 +86,15 @@ impl<D> Outbound<D> {
             queue_bytes: 0,
             window: VecDeque::new(),
             window_max,
+            resent: 0,
             last_id: None,
         }
     }
 
-    /// Changes the send quota, at a new connection.
-    pub fn set_window_max(&mut self, window_max: u16) {
+    /// A new connection begins, with this send quota: all of the window must be sent again.
+    pub fn begin(&mut self, window_max: u16) {
         self.window_max = window_max;
+        self.resent = 0;
     }
 
     /// Appends a message of `bytes`, unless the queue would pass `messages_max` or `bytes_max`.
@@ -123,7 +127,7 @@ impl<D> Outbound<D> {
 
     /// Whether the send quota allows one more QoS 1 or 2 message. [MQTT-3.3.4-9]
     pub fn has_room(&self) -> bool {
-        self.window.len() < usize::from(self.window_max)
+        self.resent == self.window.len() && self.window.len() < usize::from(self.window_max)
     }
 
     /// Messages and bytes that are queued.
@@ -154,38 +158,30 @@ impl<D: Clone> Outbound<D> {
         };
         let id = self.free_id();
         self.window.push_back(Sent { id, awaiting });
+        self.resent = self.window.len();
         Send { delivery, packet_id: Some(id) }
     }
 
-    /// Everything that was sent and not acknowledged, in the order it was sent. [MQTT-4.6.0-1]
-    pub fn resend(&self) -> Vec<Resend<D>> {
-        self.window
-            .iter()
-            .map(|sent| match &sent.awaiting {
-                Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => {
-                    Resend::Publish(delivery.clone(), sent.id)
-                }
-                Awaiting::Completion => Resend::PubRel(sent.id),
-            })
-            .collect()
-    }
-
-    /// Drops from queue and window every message that `keep` does not hold; returns how many.
-    pub fn retain(&mut self, keep: impl Fn(&D) -> bool) -> usize {
-        let before = self.queue.len() + self.window.len();
-        let bytes = &mut self.queue_bytes;
-        self.queue.retain(|queued| {
-            let kept = keep(&queued.delivery);
-            if !kept {
-                *bytes -= queued.bytes;
+    /// The next message that must be sent again on this connection, in the order they were first
+    /// sent. [MQTT-4.4.0-1], [MQTT-4.6.0-1] `None` while the send quota is used up, and when there
+    /// is no more. [MQTT-3.3.4-9]
+    pub fn next_resend(&mut self) -> Option<Resend<D>> {
+        let sent = self.window.get(self.resent)?;
+        let is_message = |sent: &&Sent<D>| !matches!(sent.awaiting, Awaiting::Completion);
+        let on_their_way = self.window.iter().take(self.resent).filter(is_message).count();
+        let resend = match &sent.awaiting {
+            Awaiting::Completion => Resend::PubRel(sent.id),
+            Awaiting::Acknowledgement(_) | Awaiting::Receipt(_)
+                if on_their_way >= usize::from(self.window_max) =>
+            {
+                return None;
             }
-            kept
-        });
-        self.window.retain(|sent| match &sent.awaiting {
-            Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => keep(delivery),
-            Awaiting::Completion => true,
-        });
-        before - self.queue.len() - self.window.len()
+            Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => {
+                Resend::Publish(delivery.clone(), sent.id)
+            }
+        };
+        self.resent += 1;
+        Some(resend)
     }
 }
 
@@ -217,14 +213,23 @@ impl<D> Outbound<D> {
 
     /// Takes a message that could not be sent out of the window.
     pub fn cancel(&mut self, id: PacketId) {
-        self.window.retain(|sent| sent.id != id);
+        if let Some(at) = self.window.iter().position(|sent| sent.id == id) {
+            self.remove(at);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.window.remove(at);
+        if at < self.resent {
+            self.resent -= 1;
+        }
     }
 
     fn finish(&mut self, id: PacketId, expected: fn(&Awaiting<D>) -> bool) -> Acknowledged {
         // Clients acknowledge in order, so the first one is nearly always it.
         match self.window.iter().position(|sent| sent.id == id && expected(&sent.awaiting)) {
             Some(at) => {
-                self.window.remove(at);
+                self.remove(at);
                 Acknowledged::Done
             }
             None => Acknowledged::Unknown,
@@ -287,16 +292,36 @@ mod tests {
         outbound.send("two", QoS::AtLeastOnce);
         assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Unknown);
         assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Unknown);
-        assert_eq!(
-            outbound.resend(),
-            [Resend::Publish("one", id(1)), Resend::Publish("two", id(2))]
-        );
+        outbound.begin(4);
+        assert!(!outbound.has_room(), "what was sent before comes first");
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("one", id(1))));
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("two", id(2))));
+        assert_eq!((outbound.next_resend(), outbound.has_room()), (None, true));
         for _ in 0..2 {
             assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::Success), Acknowledged::Release);
         }
-        assert_eq!(outbound.resend()[0], Resend::PubRel(id(1)));
+        outbound.begin(1);
+        assert_eq!(outbound.next_resend(), Some(Resend::PubRel(id(1))));
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("two", id(2))));
         assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Done);
         assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::Success), Acknowledged::Unknown);
+    }
+
+    #[test]
+    fn a_smaller_receive_maximum_holds_resends_back_too() {
+        let mut outbound = Outbound::new(3);
+        for what in ["one", "two", "three"] {
+            outbound.send(what, QoS::AtLeastOnce);
+        }
+        outbound.begin(2);
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("one", id(1))));
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("two", id(2))));
+        assert_eq!(outbound.next_resend(), None);
+        assert_eq!(outbound.handle_puback(id(2)), Acknowledged::Done);
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("three", id(3))));
+        assert_eq!(outbound.next_resend(), None);
+        outbound.cancel(id(1));
+        assert!(outbound.has_room());
     }
 
     #[test]

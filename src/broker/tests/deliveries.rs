@@ -221,3 +221,24 @@ fn ten_thousand_retained_messages_leave_as_fast_as_they_are_taken() {
 fn identity(name: &str) -> Identity {
     Identity::parse(&format!("spiffe://plant/device/{name}"), "plant").unwrap()
 }
+
+#[test]
+fn a_retained_message_stays_unless_its_publisher_gave_it_an_end() {
+    let mut rig = Rig::new();
+    let device = rig.client("device/a", V5);
+    rig.packet(device, retained(T, r#"{"t":1}"#));
+    let mut ends = message("plant/a/telemetry/y", r#"{"t":1}"#, QoS::AtLeastOnce, 2);
+    ends.retain = true;
+    ends.properties.message_expiry_seconds = Some(60);
+    rig.packet(device, Packet::Publish(Box::new(ends)));
+    rig.sync();
+    rig.entries.clear();
+    rig.advance(Duration::from_secs(30 * 86_400));
+    assert_eq!(rig.broker.retained.len(), 1);
+    let cleared: Vec<_> =
+        rig.entries.iter().filter(|entry| entry["type"] == "retain.clear").collect();
+    assert_eq!((cleared.len(), &cleared[0]["why"]), (1, &Value::from("expired")));
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe_with(board, "plant/#", SubscriptionOptions::default(), None);
+    assert_eq!(rig.delivered(board).len(), 1);
+}

@@ -234,3 +234,72 @@ fn handshake_refusals_of_one_address_share_an_entry() {
     rig.advance(Duration::from_secs(60));
     assert_eq!(rig.entry_types(), Vec::<String>::new());
 }
+
+#[test]
+fn pubcomp_waits_for_the_disk_like_every_answer() {
+    let mut rig = Rig::new();
+    let id = rig.client("device/a", V5);
+    rig.input(Input::Packets {
+        connection: id,
+        packets: vec![publish(T, r#"{"t":1}"#, QoS::ExactlyOnce, 1), Packet::PubRel(ack(1))],
+    });
+    assert_eq!(rig.take(id), [], "neither PUBREC nor PUBCOMP before the sync");
+    rig.sync();
+    assert_eq!(rig.take(id), [Packet::PubRec(ack(1)), Packet::PubComp(ack(1))]);
+}
+
+#[test]
+fn a_flood_of_what_is_refused_is_counted_past_the_limits() {
+    let mut limits = LimitsConfig::default();
+    limits.default.messages_per_second = 1;
+    limits.default.messages_burst = 3;
+    let mut rig = Rig::with(Bounds { topic_levels_max: 4, ..Bounds::default() }, limits);
+    for topic in ["plant/b/telemetry/x", "a/b/c/d/e/f"] {
+        let id = rig.client("device/a", V5);
+        rig.entries.clear();
+        for _ in 0..50 {
+            rig.packet(id, publish(topic, "{}", QoS::AtMostOnce, 0));
+        }
+        rig.sync();
+        let entries = rig.entry_types().len();
+        assert!(entries <= 4, "{entries} entries for fifty refusals of {topic}");
+        rig.close(id);
+        rig.advance(Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn b05_too_many_filters_are_one_entry_and_unsubscribe_answers_with_its_own_codes() {
+    let mut rig = Rig::new();
+    let id = rig.client("dashboard/b", V5);
+    rig.entries.clear();
+    let filters: Vec<SubscribeFilter> = (0..9)
+        .map(|at| SubscribeFilter { filter: format!("plant/{at}"), options: Default::default() })
+        .collect();
+    let names = filters.iter().map(|wanted| wanted.filter.clone()).collect();
+    rig.packet(
+        id,
+        Packet::Subscribe(Box::new(Subscribe {
+            packet_id: PacketId::ONE,
+            subscription_identifier: None,
+            user_properties: Vec::new(),
+            filters,
+        })),
+    );
+    rig.sync();
+    let Packet::SubAck(no) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(no.reasons, vec![ReasonCode::QuotaExceeded; 9]);
+    assert_eq!(rig.entry_types(), ["subscribe"]);
+    rig.packet(
+        id,
+        Packet::Unsubscribe(Box::new(crate::mqtt::Unsubscribe {
+            packet_id: PacketId::ONE,
+            user_properties: Vec::new(),
+            filters: names,
+        })),
+    );
+    rig.sync();
+    let Packet::UnsubAck(none) = &rig.take(id)[0] else { panic!() };
+    assert_eq!(none.reasons, vec![ReasonCode::NoSubscriptionExisted; 9]);
+    assert_eq!(rig.entry_types(), ["unsubscribe"]);
+}

@@ -163,3 +163,51 @@ fn a_session_cannot_be_prolonged_by_disconnect() {
     assert_eq!(told.reason, ReasonCode::ProtocolError);
     assert_eq!(rig.broker.sessions.len(), 0);
 }
+
+#[test]
+fn a_slowed_client_is_not_called_silent_while_it_is_not_read() {
+    let mut limits = LimitsConfig::default();
+    limits.default.messages_per_second = 1;
+    limits.default.messages_burst = 1;
+    let mut rig = Rig::with(Bounds::default(), limits);
+    // 3.1.1 has no negative acknowledgement, so a limit slows it.
+    let mut packet = connect(ProtocolVersion::V3_1_1, "a");
+    packet.keep_alive_seconds = 5;
+    let id = rig.connect("device/a", packet);
+    let sealed = "plant/a/sealed/x";
+    for packet_id in 1..=20 {
+        rig.packet(id, publish(sealed, "x", QoS::AtLeastOnce, packet_id));
+    }
+    rig.sync();
+    assert!(rig.paused.contains(&id));
+    rig.advance(Duration::from_secs(18));
+    assert_eq!((rig.closed.len(), rig.paused.contains(&id)), (0, true));
+    rig.advance(Duration::from_secs(2));
+    assert_eq!(rig.paused, []);
+    rig.advance(Duration::from_secs(8));
+    assert_eq!(rig.closed, [id], "now it is silent");
+}
+
+#[test]
+fn a_resumed_session_keeps_to_the_new_receive_maximum() {
+    let mut rig = Rig::new();
+    let board = rig.connect("dashboard/b", lasting(V5, "b", 100));
+    rig.take(board);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    let device = rig.client("device/a", V5);
+    for packet_id in 1..=5 {
+        rig.packet(device, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, packet_id));
+    }
+    rig.sync();
+    assert_eq!(rig.delivered(board).len(), 5);
+    rig.close(board);
+    let mut again = lasting(V5, "b", 100);
+    again.properties.receive_maximum = Some(1);
+    let board = rig.connect("dashboard/b", again);
+    for _ in 0..5 {
+        let sent = rig.delivered(board);
+        assert_eq!((sent.len(), sent[0].dup), (1, true));
+        rig.packet(board, Packet::PubAck(ack_of(&sent[0])));
+    }
+    assert_eq!(rig.delivered(board), []);
+}
