@@ -123,6 +123,12 @@ impl CliFailure {
             Self::Client(failure) if failure.is_denial() => 1,
             Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
             Self::Read(AnswerFault::NoEntry(_) | AnswerFault::Proof(_)) => 1,
+            Self::Storage(fault)
+            | Self::Verify(VerifyFault::Fault(fault))
+            | Self::Index(IndexFault::Storage(fault))
+            | Self::Read(
+                AnswerFault::Storage(fault) | AnswerFault::Index(IndexFault::Storage(fault)),
+            ) if fault.is_damage() => 1,
             Self::Server(fault) => fault.exit_code(),
             #[cfg(feature = "demo")]
             Self::Demo(_) => 2,
@@ -161,7 +167,10 @@ pub fn report(failure: &CliFailure) {
     let colours = std::io::stderr().is_terminal() && !is_plain;
     let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let mut text = String::new();
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(100)
+        // A decision id that is broken in two can be neither copied nor searched for.
+        .with_wrap_lines(false);
     match handler.render_report(&mut text, failure) {
         Ok(()) => eprint!("{text}"),
         Err(_) => eprintln!("{failure}"),

@@ -180,6 +180,12 @@ pub enum StorageFault {
 }
 
 impl StorageFault {
+    /// Whether it says that the log is not what was written: damaged, or tampered with. Everything
+    /// else is about the machine.
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Checkpoint { .. } | Self::CheckpointOrder { .. })
+    }
+
     /// The closure that turns a system's error into a fault of `file`.
     pub(crate) fn io(doing: Doing, file: &str) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { doing, file: file.to_owned(), source }

@@ -22,12 +22,20 @@ pub(super) fn run(dir: &Path, arguments: &VerifyArguments) -> Result<Answer, Cli
     let verified = verify(&config.evidence.directory, &key, &mut |at| progress.show(at));
     progress.clear();
     match verified {
+        Ok(report) if report.checkpoint.is_none() && !is_empty(&report) => {
+            not_whole("nothing is signed: the file `checkpoint` is missing", arguments.json);
+            Ok(Answer::No)
+        }
         Ok(report) => {
             good(&report, key.name(), arguments.json);
             Ok(Answer::Yes)
         }
         Err(VerifyFault::Defect(defect)) => {
             tampered(&defect, arguments.json);
+            Ok(Answer::No)
+        }
+        Err(VerifyFault::Fault(fault)) if fault.is_damage() => {
+            not_whole(&fault.to_string(), arguments.json);
             Ok(Answer::No)
         }
         Err(fault @ VerifyFault::Fault(_)) => Err(fault.into()),
@@ -69,6 +77,18 @@ fn good(report: &VerifyReport, origin: &str, as_json: bool) {
         }
     }
     show::line(&lines.join("\n"));
+}
+
+/// Whether there is nothing that could have been signed.
+fn is_empty(report: &VerifyReport) -> bool {
+    report.records == 0 && report.unsigned_tail_entries == 0 && report.tail_defect.is_none()
+}
+
+fn not_whole(why: &str, as_json: bool) {
+    if as_json {
+        return show::json(&json!({ "verified": false, "damage": why }));
+    }
+    show::line(&format!("{}: {why}", paint(Tone::Bad, "does not verify")));
 }
 
 fn tampered(defect: &Defect, as_json: bool) {
