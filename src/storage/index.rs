@@ -1,8 +1,9 @@
-//! The query index: which blocks of 1,024 entries mention a name, a type or a result.
+//! The query index: which blocks of 8,192 entries mention a name, a type or a result.
 //!
-//! sled holds it because it may be lost: it is a view of the segments, filled from them by the
-//! same code at the first start and ever after, and whenever it does not open, lags behind
-//! another log or disagrees, it is deleted and filled again. One posting per value and *block*,
+//! sled holds it because it may be lost: it is a view of the segments. While the log is written
+//! it takes whole blocks that [`super::block`] collected in passing; whatever it has not, it
+//! reads from the segments; and whenever it does not open, is that of another log or disagrees,
+//! it is deleted and filled again. One posting per value and *block*,
 //! not per entry, keeps it nearly free: a query reads the blocks that qualify, and the entries
 //! decide. The invariant: an answer holds only entries that were read from the log, in order.
 #![expect(clippy::disallowed_methods, reason = "deletes the directory of a broken index")]
@@ -14,22 +15,24 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::block::{BLOCK_ENTRIES, FilledBlock, Filling};
 use super::disk::Disk;
 use super::fault::{Doing, StorageFault};
 use super::log::Place;
-use super::query::{Facts, Order, Outcome, Query};
-use super::reader::{Entry, EntryView, Reader, Until};
+use super::query::{Order, Outcome, Query};
+use super::reader::{Entry, Reader, Until};
 use crate::evidence::VerifierKey;
 
-/// Entries of one block.
-pub const BLOCK_ENTRIES: u64 = 1024;
 /// Most entries that one query answers with.
 pub const QUERY_ENTRIES_MAX: usize = 10_000;
 /// The directory of the index, within the log's.
 pub const INDEX_DIR: &str = "index";
 
-const FORMAT: u32 = 1;
-const CACHE_BYTES: u64 = 16 << 20;
+/// Differs from format to format and from one [`BLOCK_ENTRIES`] to another.
+const FORMAT: u32 = 2;
+const CACHE_BYTES: u64 = 2 << 20;
+/// Blocks between two syncs of the index. A crash costs the next start the reading of as many.
+const FLUSH_BLOCKS: u64 = 64;
 const META_KEY: &[u8] = b"m";
 
 /// The index. Clones are the same index; one process at a time may have it open.
@@ -90,6 +93,7 @@ pub struct IndexFeed<D: Disk> {
     reader: Reader<D>,
     verifier: VerifierKey,
     has_failed: bool,
+    unflushed_blocks: u64,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -106,16 +110,6 @@ struct Block {
     place: Place,
     earliest: u64,
     latest: u64,
-}
-
-/// A block that is being filled.
-#[derive(Debug, Default)]
-struct Filling {
-    place: Option<Place>,
-    earliest: u64,
-    latest: u64,
-    values: [BTreeSet<String>; 3],
-    entries: u64,
 }
 
 /// The kinds of value that have postings.
@@ -210,7 +204,7 @@ impl Index {
         let log = reader.identity()?;
         let visited =
             reader.visit(applied, u64::MAX, hint.map(|block| block.place), &mut |entry| {
-                filling.add(&entry);
+                filling.add(entry.json, entry.batch);
                 if filling.entries < BLOCK_ENTRIES {
                     return ControlFlow::Continue(());
                 }
@@ -286,6 +280,16 @@ impl Index {
         };
         let stands = reader.entry(first)?.is_some_and(|entry| entry.batch == block.place);
         Ok((!stands).then_some(RebuildCause::Misplaced))
+    }
+
+    /// Adds the next block; `false` if another one is the next.
+    fn append(&self, filled: Filling, block: u64, log: [u8; 8]) -> Result<bool, IndexFault> {
+        let _filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_next = self.applied_upto()? == block * BLOCK_ENTRIES;
+        if is_next {
+            self.apply(filled, block, log)?;
+        }
+        Ok(is_next)
     }
 
     /// Adds one block and moves `applied_upto` past it, in one step.
@@ -372,47 +376,54 @@ impl Index {
 }
 
 impl<D: Disk> IndexFeed<D> {
-    /// Feeds `index` through `reader`, which sees the log whose checkpoints `verifier` opens.
+    /// Feeds `index`, where need be through `reader`, which sees the log whose checkpoints
+    /// `verifier` opens.
     pub fn new(index: Index, reader: Reader<D>, verifier: VerifierKey) -> Self {
         let is_stopping = Arc::default();
-        Self { index, reader, verifier, has_failed: false, is_stopping }
+        Self { index, reader, verifier, has_failed: false, unflushed_blocks: 0, is_stopping }
     }
 
-    /// Brings the index up to `size` entries. After a failure it lags, which costs queries time
-    /// and no entry, until the next start.
-    pub(super) fn advance(&mut self, size: u64) {
-        if self.has_failed {
-            return;
+    /// Brings the index up to the end of `block`. After a failure it lags, which costs queries
+    /// time and no entry, until the next start.
+    pub(super) fn take(&mut self, block: FilledBlock) {
+        if !self.has_failed {
+            self.has_failed = self.try_take(block).is_err();
         }
-        self.reader.set_until(Until::Synced(size));
-        let refreshed = self.reader.refresh(&self.verifier).map_err(IndexFault::from);
-        let caught_up = refreshed.and_then(|()| self.index.fill(&self.reader, &self.is_stopping));
-        self.has_failed = caught_up.is_err();
     }
 
-    /// Set it, and [`Self::advance`] returns after the block it is at: a stopping broker does not
-    /// wait for the index, which goes on from there at the next start.
+    /// Syncs the index.
+    pub(super) fn flush(&mut self) {
+        if !self.has_failed && self.unflushed_blocks > 0 {
+            self.has_failed = self.index.db.flush().is_err();
+            self.unflushed_blocks = 0;
+        }
+    }
+
+    /// Set it, and reading what the index missed ends after the block it is at: a stopping broker
+    /// does not wait for the index, which goes on from there at the next start.
     pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
         self.is_stopping.clone()
     }
-}
 
-impl Filling {
-    fn add(&mut self, entry: &EntryView<'_>) {
-        self.place = self.place.or(Some(entry.batch));
-        self.entries += 1;
-        // An entry that does not read is found by no query, and by `verify`.
-        let Ok(facts) = serde_json::from_slice::<Facts<'_>>(entry.json) else { return };
-        self.earliest = if self.latest == 0 { facts.t } else { self.earliest.min(facts.t) };
-        self.latest = self.latest.max(facts.t);
-        let found = [facts.who, Some(facts.kind), facts.result];
-        for (values, value) in self.values.iter_mut().zip(found) {
-            if let Some(value) = value
-                && !values.contains(value.as_ref())
-            {
-                values.insert(value.into_owned());
+    fn try_take(&mut self, block: FilledBlock) -> Result<(), IndexFault> {
+        let FilledBlock { number, filling } = block;
+        let is_added = match filling {
+            Some(filling) => self.index.append(filling, number, self.reader.identity()?)?,
+            None => false,
+        };
+        let upto = (number + 1) * BLOCK_ENTRIES;
+        if is_added {
+            self.unflushed_blocks += 1;
+            if self.unflushed_blocks >= FLUSH_BLOCKS {
+                self.flush();
             }
+        } else if self.index.applied_upto()? < upto {
+            // The log was begun before this process, or blocks came faster than they were taken.
+            self.reader.set_until(Until::Synced(upto));
+            self.reader.refresh(&self.verifier)?;
+            self.index.fill(&self.reader, &self.is_stopping)?;
         }
+        Ok(())
     }
 }
 

@@ -72,6 +72,7 @@ pub struct Log<D: Disk> {
     ahead: Ahead<D::File>,
     buffer: BatchBuffer,
     cost: AppendCost,
+    place: Place,
     is_poisoned: bool,
 }
 
@@ -112,6 +113,7 @@ impl<D: Disk> Log<D> {
             ahead: Ahead::Inline,
             buffer: BatchBuffer::default(),
             cost: AppendCost::default(),
+            place: Place::default(),
             is_poisoned: false,
         };
         Ok((log, recovery))
@@ -138,6 +140,11 @@ impl<D: Disk> Log<D> {
     /// What the last append cost.
     pub fn last_cost(&self) -> AppendCost {
         self.cost
+    }
+
+    /// Where the last append was put.
+    pub fn last_place(&self) -> Place {
+        self.place
     }
 
     /// What the log was opened with.
@@ -180,6 +187,7 @@ impl<D: Disk> Log<D> {
         if !self.tail.active.as_ref().is_some_and(fits) {
             self.rotate(needed)?;
         }
+        let place = self.end();
         let Some(active) = &mut self.tail.active else { return Err(StorageFault::Poisoned) };
         let first_index = self.tail.next_index;
         let (bytes, crc) = self.buffer.seal(active.marker, first_index, active.batches, active.crc);
@@ -196,6 +204,7 @@ impl<D: Disk> Log<D> {
             write: written_at.duration_since(begun),
             sync: written_at.elapsed(),
         };
+        self.place = place;
         active.offset += needed;
         active.batches += 1;
         active.crc = crc;

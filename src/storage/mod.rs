@@ -12,6 +12,7 @@
 //! of the room: a [`crate::evidence::Synced`] exists only for bytes that an `fdatasync`
 //! returned for, and after a failed one the log gives out nothing more until a restart.
 
+mod block;
 pub mod checkpoint_store;
 pub mod disk;
 pub mod fault;
@@ -26,6 +27,7 @@ pub mod segment;
 pub mod verify;
 pub mod writer;
 
+pub use block::BLOCK_ENTRIES;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use fault::{Damage, Defect, StorageFault};
 pub use index::{Index, IndexFeed, IndexState, RebuildCause};

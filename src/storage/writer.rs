@@ -4,7 +4,7 @@
 //! ```text
 //! submit ─► queue ─► avow-writer ─ append, fdatasync ─► released(Vec<Synced>)
 //!                        └─► avow-tree ─ leaf hashes, checkpoint within the interval
-//!                                └─► avow-index ─ blocks of the query index
+//!                                └─► avow-index ─ signed blocks of the query index
 //! ```
 //!
 //! Nothing is decided here but when to stop: at the first fault of any thread but the index, the
@@ -19,17 +19,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::block::{Collector, FilledBlock};
 use super::checkpoint_store::CheckpointStore;
 use super::disk::Disk;
 use super::fault::StorageFault;
 use super::index::IndexFeed;
-use super::log::{AppendCost, Log};
+use super::log::{AppendCost, Log, Place};
 use super::recovery::Recovery;
 use crate::evidence::tree::{Frontier, leaf_hash};
 use crate::evidence::{Batch, BatchId, Checkpoint, LogKey, RecordKind, Synced};
 
 /// Appends that may wait to be hashed before the writer waits for the tree.
 const INTEGRATE_APPENDS_MAX: usize = 64;
+/// Blocks that may wait for the index before it has to read them from the segments.
+const INDEX_BLOCKS_MAX: usize = 16;
 
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]
@@ -146,20 +149,20 @@ impl Writer {
         let queue = Mutex::new(Queue::default());
         let shared = Arc::new(Shared { queue, wake: Condvar::new(), options, stats });
         let mut threads = Vec::new();
-        let (to_index, indexed) = sync_channel(1);
         let mut index_stop = None;
+        let mut collecting = None;
         if let Some(mut feed) = index {
             index_stop = Some(feed.stop_flag());
-            let of_index = shared.clone();
+            let (to_index, blocks) = sync_channel(INDEX_BLOCKS_MAX);
+            collecting = Some(Collecting { blocks: Collector::new(tree.tree_size()), to_index });
             threads.push(spawn("index", move || {
-                while indexed.recv().is_ok() {
-                    feed.advance(of_index.stats.signed_entries.load(Ordering::Acquire));
-                }
+                blocks.iter().for_each(|block| feed.take(block));
+                feed.flush();
             })?);
         }
         let (to_tree, integrated) = sync_channel(INTEGRATE_APPENDS_MAX);
         let mut integrator =
-            Integrator { shared: shared.clone(), tree, checkpoints, key, index: to_index };
+            Integrator { shared: shared.clone(), tree, checkpoints, key, collecting };
         threads.push(spawn("tree", move || {
             let shared = integrator.shared.clone();
             let ran = catch_unwind(AssertUnwindSafe(|| integrator.run(&integrated)));
@@ -292,7 +295,7 @@ fn write<D: Disk>(
     shared: &Shared,
     log: &mut Log<D>,
     hooks: &WriterHooks,
-    to_tree: &SyncSender<Vec<(BatchId, Batch)>>,
+    to_tree: &SyncSender<Appended>,
 ) -> Result<(), StorageFault> {
     while let Some(batches) = shared.take()? {
         let synced = log.append(&batches)?;
@@ -309,12 +312,24 @@ fn write<D: Disk>(
         (hooks.released)(Ok(synced));
         (hooks.observed)(Observed { batches: batches.len(), records, cost });
         // The tree's thread ends early only when it failed, and then left its fault behind.
-        if to_tree.send(batches).is_err() {
+        if to_tree.send(Appended { place: log.last_place(), batches }).is_err() {
             let fault = shared.queue().fault.take();
             return Err(fault.unwrap_or(StorageFault::ThreadGone { thread: "tree" }));
         }
     }
     Ok(())
+}
+
+/// What one append put on disk, and where.
+struct Appended {
+    place: Place,
+    batches: Vec<(BatchId, Batch)>,
+}
+
+/// Collects for the index.
+struct Collecting {
+    blocks: Collector,
+    to_index: SyncSender<FilledBlock>,
 }
 
 /// Keeps the tree over what is on disk, and signs it.
@@ -323,11 +338,11 @@ struct Integrator<D: Disk> {
     tree: Frontier,
     checkpoints: CheckpointStore<D>,
     key: LogKey,
-    index: SyncSender<()>,
+    collecting: Option<Collecting>,
 }
 
 impl<D: Disk> Integrator<D> {
-    fn run(&mut self, appended: &Receiver<Vec<(BatchId, Batch)>>) -> Result<(), StorageFault> {
+    fn run(&mut self, appended: &Receiver<Appended>) -> Result<(), StorageFault> {
         let interval = self.shared.options.checkpoint_interval;
         // What recovery found unsigned is signed at once.
         self.sign()?;
@@ -340,8 +355,8 @@ impl<D: Disk> Integrator<D> {
                 appended.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match received {
-                Ok(batches) => {
-                    self.integrate(&batches);
+                Ok(appended) => {
+                    self.integrate(&appended);
                     due = due.or_else(|| Instant::now().checked_add(interval));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -354,10 +369,15 @@ impl<D: Disk> Integrator<D> {
         }
     }
 
-    fn integrate(&mut self, batches: &[(BatchId, Batch)]) {
-        for (_, batch) in batches {
+    fn integrate(&mut self, appended: &Appended) {
+        for (_, batch) in &appended.batches {
             let entries = batch.iter().filter(|record| record.kind == RecordKind::Entry);
-            entries.for_each(|entry| self.tree.push(leaf_hash(entry.head)));
+            for entry in entries {
+                self.tree.push(leaf_hash(entry.head));
+                if let Some(collecting) = &mut self.collecting {
+                    collecting.blocks.add(entry.head, appended.place);
+                }
+            }
         }
     }
 
@@ -372,8 +392,13 @@ impl<D: Disk> Integrator<D> {
         self.checkpoints.publish(&self.key, Checkpoint { origin, tree_size, root_hash })?;
         self.shared.stats.signed_entries.store(tree_size, Ordering::Release);
         self.shared.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
-        // A full channel is a call that has not been answered yet; a missing index takes none.
-        let _ = self.index.try_send(());
+        // The index never speaks of entries that no checkpoint covers.
+        if let Some(Collecting { blocks, to_index }) = &mut self.collecting {
+            for block in blocks.finished() {
+                // What does not fit, the index reads from the segments when the next one comes.
+                let _ = to_index.try_send(block);
+            }
+        }
         Ok(())
     }
 }

@@ -1,7 +1,12 @@
 //! The query index while the broker runs: it can be lost, and built again.
 
 use crate::harness::{Plant, run};
-use crate::raw::{Raw, Version};
+use crate::raw::{Raw, Version, publish};
+
+/// One block of the index and some.
+const MESSAGES: usize = 8_500;
+/// Messages in one write.
+const WRITE_MESSAGES: usize = 500;
 
 #[test]
 fn the_index_is_built_again_while_the_broker_serves_and_when_it_is_broken() {
@@ -11,19 +16,23 @@ fn the_index_is_built_again_while_the_broker_serves_and_when_it_is_broken() {
     let device = plant.device("press-7");
     let broker = plant.serve();
     let mut raw = Raw::connected(broker.address, &device, Version::V5);
-    for packet_id in 1..=1_500_u16 {
-        assert!(raw.publish("plant/press-7/sealed/x", 1, packet_id, b"x"));
-        assert_eq!(raw.acknowledged(packet_id).0, 0);
+    let topic = "plant/press-7/sealed/x";
+    let many = publish(Version::V5, topic, 0, 0, b"x").repeat(WRITE_MESSAGES);
+    for _ in 0..MESSAGES / WRITE_MESSAGES {
+        assert!(raw.send(&many));
     }
-    broker.wait_for_metric("avow_log_entries_signed_total", 1_500);
+    // Messages of one client keep their order: when this one is acknowledged, all are in the log.
+    assert!(raw.publish(topic, 1, 1, b"x"));
+    assert_eq!(raw.acknowledged(1).0, 0);
+    broker.wait_for_metric("avow_log_entries_signed_total", MESSAGES as u64);
     let said = run(&mut plant.avow(&["audit", "reindex"])).exits(0);
-    assert!(said.out.contains("1024 entries are in whole blocks"), "{}", said.out);
+    assert!(said.out.contains("8192 entries are in whole blocks"), "{}", said.out);
     let published =
-        || plant.query(&["--device", "press-7", "--type", "publish", "--limit", "5000"]);
-    assert_eq!(published().len(), 1_500);
+        || plant.query(&["--device", "press-7", "--type", "publish", "--limit", "10000"]);
+    assert_eq!(published().len(), MESSAGES + 1);
     assert!(broker.stop().success());
 
     let index = plant.dir().join("evidence/index/db");
     std::fs::write(&index, b"not an index").unwrap();
-    assert_eq!(published().len(), 1_500, "a damaged index is built again by itself");
+    assert_eq!(published().len(), MESSAGES + 1, "a damaged index is built again by itself");
 }

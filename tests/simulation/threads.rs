@@ -9,8 +9,9 @@ use avow::evidence::{Batch, BatchId, LogKey, RecordKind, Synced};
 use avow::mqtt::TopicFilter;
 use avow::storage::writer::Rejected;
 use avow::storage::{
-    Disk, Index, IndexFeed, IndexState, Log, LogOptions, Order, Outcome, Query, Reader, RealDisk,
-    RebuildCause, StorageFault, Until, Writer, WriterHooks, WriterOptions, verify,
+    BLOCK_ENTRIES, Disk, Index, IndexFeed, IndexState, Log, LogOptions, Order, Outcome, Query,
+    Reader, RealDisk, RebuildCause, StorageFault, Until, Writer, WriterHooks, WriterOptions,
+    verify,
 };
 use avow::time::UnixNanos;
 
@@ -196,21 +197,26 @@ fn expected(query: &Query, entries: u64) -> Vec<u64> {
 
 #[test]
 fn the_index_answers_as_a_scan_of_everything_would() {
-    const ENTRIES: u64 = 5_000;
+    const ENTRIES: u64 = 2 * BLOCK_ENTRIES + 900;
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), ENTRIES);
     let reader = reader(dir.path(), Until::Checkpoint);
     let (index, state) = Index::open(dir.path(), &reader).unwrap();
-    assert_eq!((state, index.applied_upto().unwrap()), (IndexState::Created, 4096));
+    assert_eq!((state, index.applied_upto().unwrap()), (IndexState::Created, 2 * BLOCK_ENTRIES));
     let who = Some("device/press-1".to_owned());
     let topic = Some(TopicFilter::parse("plant/press-2/+").unwrap());
     let at = |index: u64| Some(UnixNanos::new(1_000 + index));
     let queries = [
         Query { who: who.clone(), ..Query::default() },
-        Query { who, outcome: Some(Outcome::Deny), since: at(900), ..Query::default() },
-        Query { topic, until: at(4_500), ..Query::default() },
+        Query {
+            who,
+            outcome: Some(Outcome::Deny),
+            since: at(BLOCK_ENTRIES - 100),
+            ..Query::default()
+        },
+        Query { topic, until: at(2 * BLOCK_ENTRIES + 400), ..Query::default() },
         Query { since: at(2_000), until: at(2_100), ..Query::default() },
-        Query { since: at(4_900), ..Query::default() },
+        Query { since: at(2 * BLOCK_ENTRIES + 800), ..Query::default() },
         Query { who: Some("device/nobody".into()), until: at(0), ..Query::default() },
     ];
     for query in queries {
@@ -229,22 +235,30 @@ fn the_index_answers_as_a_scan_of_everything_would() {
 #[test]
 fn an_index_follows_the_writer_and_heals_itself() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 1_500);
+    filled(dir.path(), BLOCK_ENTRIES + 500);
     let (index, _) = Index::open(dir.path(), &reader(dir.path(), Until::Checkpoint)).unwrap();
     let feed = reader(dir.path(), Until::Checkpoint);
     let feed = IndexFeed::new(index.clone(), feed, key().verifier().clone());
     let (writer, released) = start(RealDisk::new(dir.path()), WriterOptions::default(), Some(feed));
-    fill(&writer, &released, 1_500, 1_500);
+    // The second block began before the writer did, the third it sees whole.
+    fill(&writer, &released, BLOCK_ENTRIES + 500, 2 * BLOCK_ENTRIES);
     let begun = Instant::now();
-    while index.applied_upto().unwrap() < 2048 {
+    while index.applied_upto().unwrap() < 3 * BLOCK_ENTRIES {
         assert!(begun.elapsed() < Duration::from_secs(20), "the index does not follow");
         std::thread::sleep(Duration::from_millis(5));
     }
     writer.stop().unwrap();
-    assert_eq!(index.applied_upto().unwrap(), 2048);
+    assert_eq!(index.applied_upto().unwrap(), 3 * BLOCK_ENTRIES);
     drop(index);
     let at_end = reader(dir.path(), Until::Checkpoint);
-    assert_eq!(Index::open(dir.path(), &at_end).unwrap().1, IndexState::Used);
+    let (index, state) = Index::open(dir.path(), &at_end).unwrap();
+    assert_eq!(state, IndexState::Used);
+    let (from, to) = (2 * BLOCK_ENTRIES, 3 * BLOCK_ENTRIES);
+    let (since, until) = (Some(UnixNanos::new(1_000 + from)), Some(UnixNanos::new(1_000 + to)));
+    let in_third = Query { since, until, limit: 10_000, ..Query::default() };
+    let found = index.query(&at_end, &in_third).unwrap();
+    assert!(found.iter().map(|entry| entry.index).eq((from..to).rev()), "{}", found.len());
+    drop(index);
 
     // A file that is no sled database.
     let db = dir.path().join("index/db");
@@ -252,19 +266,19 @@ fn an_index_follows_the_writer_and_heals_itself() {
     std::fs::write(&db, vec![0x5A; 4096]).unwrap();
     let (index, state) = Index::open(dir.path(), &at_end).unwrap();
     assert_eq!(state, IndexState::Rebuilt(RebuildCause::DoesNotOpen));
-    assert_eq!(index.applied_upto().unwrap(), 2048);
+    assert_eq!(index.applied_upto().unwrap(), 3 * BLOCK_ENTRIES);
     drop(index);
 
     // The index of a log that had more entries, or of another log.
-    let behind = reader(dir.path(), Until::Synced(1_100));
+    let behind = reader(dir.path(), Until::Synced(BLOCK_ENTRIES + 100));
     let (index, state) = Index::open(dir.path(), &behind).unwrap();
     assert_eq!(state, IndexState::Rebuilt(RebuildCause::Ahead));
-    assert_eq!(index.applied_upto().unwrap(), 1024);
+    assert_eq!(index.applied_upto().unwrap(), BLOCK_ENTRIES);
     drop(index);
     std::fs::remove_dir_all(dir.path().join("segments")).unwrap();
     std::fs::remove_file(dir.path().join("history")).unwrap();
     std::fs::remove_file(dir.path().join("checkpoint")).unwrap();
-    filled(dir.path(), 3_000);
+    filled(dir.path(), 2 * BLOCK_ENTRIES);
     let (_, state) = Index::open(dir.path(), &reader(dir.path(), Until::Checkpoint)).unwrap();
     assert_eq!(state, IndexState::Rebuilt(RebuildCause::OtherLog));
 }
