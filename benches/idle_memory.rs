@@ -3,8 +3,6 @@
 //! The aim is at most 40 KiB each. They are opened one after the other, so the rate is that of
 //! single handshakes.
 #![expect(clippy::disallowed_methods, reason = "a bench owns clocks and may wait")]
-#![expect(clippy::disallowed_methods, reason = "a bench waits and reads the clock")]
-
 #[expect(dead_code, reason = "shared with benches that publish")]
 mod support;
 
