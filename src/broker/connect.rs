@@ -13,7 +13,7 @@ use super::input::{ConnectionFacts, ConnectionId};
 use super::output::{EventKind, Output};
 use super::record::{beginning, refusal_fields};
 use super::{Broker, timeout};
-use crate::evidence::{EntryType, EntryWriter, Synced};
+use crate::evidence::{Decision, EntryType, EntryWriter, Synced};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
 };
@@ -156,7 +156,8 @@ impl Broker {
             return 0;
         };
         self.record(now, EntryType::Connect, decision, |entry| {
-            let entry = Self::allow(connect_fields(entry, author, &facts))
+            let entry = connect_fields(entry, author, &facts)
+                .decision(Decision::Allow)
                 .flag("clean", connect.clean_start)
                 .number("keepalive", granted.keep_alive_seconds.into())
                 .number("expiry", granted.session_expiry_seconds.into());

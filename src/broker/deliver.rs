@@ -142,14 +142,10 @@ impl Broker {
         {
             while connection.outstanding_bytes < max {
                 let Some(next) = session.outbound.dequeue() else { break };
-                let encoded = connection
-                    .version
-                    .filter(|_| !next.delivery.message.is_expired(now.instant))
-                    .filter(|_| {
-                        may_read(&self.settings.policy, session, next.delivery.message.topic())
-                    })
-                    .and_then(|version| next.delivery.encode(version, now.instant).ok())
-                    .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+                let message = &next.delivery.message;
+                let goes = !message.is_expired(now.instant)
+                    && may_read(&self.settings.policy, session, message.topic());
+                let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
                 match (encoded, next.packet_id) {
                     (Some(encoded), packet_id) => {
                         hand_over(&mut self.outputs, connection, id, encoded, packet_id, false);
@@ -221,11 +217,7 @@ impl Broker {
                 retain: true,
                 identifiers: subscription.identifier.into_iter().collect(),
             };
-            let encoded = connection
-                .version
-                .and_then(|version| delivery.encode(version, now.instant).ok())
-                .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
-            let Some(encoded) = encoded else {
+            let Some(encoded) = encode(connection, &delivery, now) else {
                 self.counters.deliveries_dropped += 1;
                 continue;
             };
@@ -253,11 +245,8 @@ impl Broker {
                 }
                 Some(Resend::Publish(delivery, packet_id)) => (delivery, packet_id),
             };
-            let encoded = connection
-                .version
-                .filter(|_| may_read(&self.settings.policy, session, delivery.message.topic()))
-                .and_then(|version| delivery.encode(version, now.instant).ok())
-                .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+            let goes = may_read(&self.settings.policy, session, delivery.message.topic());
+            let encoded = goes.then(|| encode(connection, &delivery, now)).flatten();
             let Some(encoded) = encoded else {
                 self.counters.deliveries_withheld += 1;
                 session.outbound.cancel(packet_id);
@@ -291,6 +280,12 @@ pub(super) fn begin_walk(
 ) {
     cursors.retain(|cursor| cursor.filter != filter);
     cursors.push_back(RetainedCursor { filter, subscription, after: None });
+}
+
+/// The bytes of one copy, unless they are more than the client takes. [MQTT-3.1.2-25]
+fn encode(connection: &Connection, delivery: &Delivery, now: Now) -> Option<EncodedPublish> {
+    let encoded = delivery.encode(connection.version?, now.instant).ok()?;
+    (encoded.len() <= connection.packet_bytes_max).then_some(encoded)
 }
 
 fn may_read(policy: &Policy, session: &Session, topic: &TopicName) -> bool {

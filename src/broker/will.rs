@@ -9,7 +9,7 @@ use super::Broker;
 use super::effect::{AcceptedPublish, Effect};
 use super::output::{Event, EventKind, Output};
 use super::record::{beginning, refusal_fields};
-use crate::evidence::{Body, Decision, EntryType, EntryWriter};
+use crate::evidence::{Body, EntryType, EntryWriter};
 use crate::limits::Admitted;
 use crate::mqtt::{Publish, Will};
 use crate::refusal::{Refusal, Refused};
@@ -146,10 +146,5 @@ impl Broker {
                 .flag("will_retain", will.retain)
                 .number("will_len", will.payload.len() as u64),
         }
-    }
-
-    /// Names a decision in an entry that has no other field for it.
-    pub(super) fn allow(entry: EntryWriter<'_>) -> EntryWriter<'_> {
-        entry.decision(Decision::Allow)
     }
 }

@@ -19,12 +19,10 @@ mod address;
 mod admit;
 mod bucket;
 mod config;
-mod window;
 
 pub use address::AddressLimiter;
 pub use admit::{Admission, Admitted, Limits};
 pub use config::{ClassConfig, ClassLimits, LimitsConfig, LimitsConfigError, OnLimit};
-pub use window::{Note, RefusalWindow};
 
 #[cfg(test)]
 mod tests;

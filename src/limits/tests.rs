@@ -261,20 +261,3 @@ fn d11_connects_are_counted_per_address_and_the_table_is_bounded() {
     assert!(limiter.admit(at(60_000), ip("10.0.0.4")));
     assert_eq!(limiter.address_count(), 1);
 }
-
-#[test]
-fn d12_refusals_share_an_entry_per_identity_and_interval() {
-    let mut window = RefusalWindow::new(Duration::from_secs(10), 2);
-    assert_eq!(window.next_due(), None);
-    assert_eq!(window.note(at(0), &device("a")), Note::First);
-    assert_eq!(window.note(at(1), &device("a")), Note::Counted);
-    assert_eq!(window.note(at(2), &device("a")), Note::Counted);
-    assert_eq!(window.note(at(3), &device("b")), Note::First);
-    assert_eq!(window.note(at(4), &device("c")), Note::Counted);
-    assert_eq!(window.beyond_count(), 1);
-    assert_eq!(window.next_due(), Some(at(10_000).instant));
-    assert_eq!(window.due(at(9_999)), []);
-    assert_eq!(window.due(at(10_003)), [(device("a"), 2, at(0))]);
-    assert_eq!(window.next_due(), None);
-    assert_eq!(window.note(at(10_003), &device("a")), Note::First);
-}

@@ -303,3 +303,25 @@ fn b05_too_many_filters_are_one_entry_and_unsubscribe_answers_with_its_own_codes
     assert_eq!(none.reasons, vec![ReasonCode::NoSubscriptionExisted; 9]);
     assert_eq!(rig.entry_types(), ["unsubscribe"]);
 }
+
+#[test]
+fn d12_counts_of_refusals_are_bounded_and_the_rest_is_counted_without_a_name() {
+    let mut rig = Rig::new();
+    rig.entries.clear();
+    let refuse = |rig: &mut Rig, at: u32| {
+        let peer = (std::net::Ipv4Addr::from(0x0a00_0000 + at), 1).into();
+        rig.input(Input::HandshakeRefused { peer, reason: "certificate.expired" });
+    };
+    for at in 0..16_386 {
+        refuse(&mut rig, at);
+    }
+    refuse(&mut rig, 0);
+    assert_eq!(rig.entry_types().len(), 16_384, "the bound, and two past it");
+    rig.advance(Duration::from_millis(9_999));
+    assert_eq!(rig.entry_types(), Vec::<String>::new());
+    rig.advance(Duration::from_millis(4));
+    let counts: Vec<_> = rig.entries.drain(..).map(|entry| entry["count"].clone()).collect();
+    assert_eq!(counts, [1, 2], "one more of the first peer, two of nobody");
+    refuse(&mut rig, 0);
+    assert_eq!(rig.entry_types(), ["connect.refused"], "a new interval begins with an entry");
+}
