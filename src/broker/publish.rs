@@ -15,6 +15,7 @@ use crate::evidence::{Body, Decision, EntryType, EntryWriter, Recorded, Synced, 
 use crate::limits::Admission;
 use crate::mqtt::{
     Ack, AckProperties, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Violation,
+    encode_forwarded,
 };
 use crate::policy::V3Refusal;
 use crate::refusal::{Refusal, Refused};
@@ -267,8 +268,16 @@ impl Broker {
         let received = authorized.received();
         let publish = received.publish();
         let salt = self.salt();
-        let c = commitment(&salt, &publish.payload);
-        let body = Body { salt, payload: publish.payload.clone() };
+        let properties = encode_forwarded(&publish.properties);
+        // Ours to mend if it were not so: an entry that left them out would lie.
+        assert!(properties.is_ok(), "what was decoded can be encoded");
+        let properties = properties.unwrap_or_default();
+        let commitments = Commitments {
+            c: commitment(&salt, &publish.payload),
+            props: (!properties.is_empty()).then(|| commitment(&salt, &properties)),
+        };
+        let c = commitments.c;
+        let body = Body { salt, payload: publish.payload.clone(), properties: properties.into() };
         let (kind, retains) = match conforming.outcome() {
             Outcome::Quarantined { .. } => (EntryType::PublishRefused, false),
             Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
@@ -279,10 +288,10 @@ impl Broker {
         // nothing was acknowledged in the latter case.
         let offset = match id {
             Some(id) => self.record_of(now, id, kind, decision, Some(body), |entry| {
-                accepted_fields(entry, conforming, &c)
+                accepted_fields(entry, conforming, &commitments)
             }),
             None => self.record_of_session(now, received.author(), kind, decision, body, |entry| {
-                accepted_fields(entry, conforming, &c)
+                accepted_fields(entry, conforming, &commitments)
             }),
         };
         if retains {
@@ -310,7 +319,8 @@ impl Broker {
             && !self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal));
         if !counted {
             self.record_of(now, id, EntryType::PublishRefused, &decision, None, |entry| {
-                publish_fields(refusal_fields(entry, &refused), &received)
+                let topic = beginning(received.topic().as_str());
+                publish_fields(refusal_fields(entry, &refused), &received, topic)
             });
             let topic = received.topic().as_str();
             self.tell(EventKind::PublishRefused, &decision, id, Some(topic), Some(&refused));
@@ -413,11 +423,17 @@ const BEYOND_RECEIVE_MAXIMUM: Violation = Violation {
     statement: Some("MQTT-3.3.4-7"),
 };
 
+/// What an entry states in place of a payload and of the properties that go with it.
+struct Commitments {
+    c: [u8; 32],
+    props: Option<[u8; 32]>,
+}
+
 /// The fields of a message that goes on: who permitted it, and what it is.
 fn accepted_fields<'a>(
     entry: EntryWriter<'a>,
     conforming: &Conforming,
-    c: &[u8; 32],
+    commitments: &Commitments,
 ) -> EntryWriter<'a> {
     let authorized = conforming.admitted().authorized();
     let mut entry = entry.plain("lvl", "A0");
@@ -429,14 +445,22 @@ fn accepted_fields<'a>(
         Outcome::Unchecked | Outcome::Opaque => entry.decision(Decision::Allow),
     };
     entry = entry.text("rule", authorized.rule().as_str());
-    publish_fields(entry, authorized.received()).hash("c", c)
+    // Its topic is within our bounds: all of it, for whoever restores the message.
+    let received = authorized.received();
+    let entry = publish_fields(entry, received, received.topic().as_str());
+    let entry = entry.hash("c", &commitments.c);
+    match &commitments.props {
+        Some(props) => entry.hash("props", props),
+        None => entry,
+    }
 }
 
-/// The fields that say what was published; the payload itself only by its length.
-fn publish_fields<'a>(entry: EntryWriter<'a>, received: &Received) -> EntryWriter<'a> {
+/// The fields that say what was published; the payload itself only by its length. Of the topic as
+/// much as the entry may hold.
+fn publish_fields<'a>(entry: EntryWriter<'a>, received: &Received, topic: &str) -> EntryWriter<'a> {
     let publish = received.publish();
     let mut entry = entry
-        .text("topic", beginning(received.topic().as_str()))
+        .text("topic", topic)
         .number("qos", publish.qos as u64)
         .flag("retain", publish.retain)
         .flag("dup", publish.dup);

@@ -27,10 +27,21 @@ pub enum RecordKind {
 /// The part of a record that stands outside the tree and can be erased in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    /// The salt of the commitment `c = SHA-256(salt ‖ payload)` in the entry.
+    /// The salt of the commitments in the entry: `c = SHA-256(salt ‖ payload)` and, if there are
+    /// properties, `props = SHA-256(salt ‖ properties)`.
     pub salt: [u8; SALT_BYTES],
     /// The Application Message.
     pub payload: Bytes,
+    /// What goes to subscribers beside it, as [`crate::mqtt::encode_forwarded`] writes it; empty
+    /// in nearly every message.
+    pub properties: Bytes,
+}
+
+impl Body {
+    /// Bytes of it on disk.
+    pub fn bytes(&self) -> usize {
+        SALT_BYTES + self.payload.len() + self.properties.len()
+    }
 }
 
 /// One record of a batch, borrowed.
@@ -56,7 +67,7 @@ impl Batch {
     /// Appends one record, whose head is what `write` appends to the buffer.
     pub fn push(&mut self, kind: RecordKind, body: Option<Body>, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.heads);
-        self.body_bytes += body.as_ref().map_or(0, |body| SALT_BYTES + body.payload.len());
+        self.body_bytes += body.as_ref().map_or(0, Body::bytes);
         self.records.push((kind, self.heads.len(), body));
     }
 

@@ -19,6 +19,7 @@ mod subscribe;
 mod tests;
 
 use self::fixed_header::PacketType;
+pub(super) use self::property::forwarded;
 use super::scalar::{Reader, parse_variable};
 use super::{Packet, ProtocolVersion, Violation};
 

@@ -12,6 +12,7 @@ mod tests;
 
 use bytes::Bytes;
 
+pub(super) use self::property::forwarded;
 use super::scalar::{Length, Sink, VARIABLE_MAX};
 use super::{
     Ack, AckProperties, Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId,

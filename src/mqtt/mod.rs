@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod error;
+mod forwarded;
 mod packet;
 mod property;
 mod reason_code;
@@ -16,6 +17,7 @@ mod version;
 pub use decode::{Decoded, Decoder, Side};
 pub use encode::{EncodeError, EncodedPublish, encode, encode_publish};
 pub use error::Violation;
+pub use forwarded::{decode_forwarded, encode_forwarded};
 pub use packet::{
     Ack, Auth, ClientId, ConnAck, Connect, Disconnect, Packet, PacketId, Publish, QoS,
     RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions, UnsubAck, Unsubscribe,

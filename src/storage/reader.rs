@@ -259,8 +259,11 @@ impl EntryView<'_> {
     /// A copy.
     pub fn to_owned(self) -> Entry {
         let Self { index, json, body, place, batch } = self;
-        let body = body
-            .map(|body| Body { salt: *body.salt, payload: Bytes::copy_from_slice(body.payload) });
+        let body = body.map(|body| Body {
+            salt: *body.salt,
+            payload: Bytes::copy_from_slice(body.payload),
+            properties: Bytes::copy_from_slice(body.properties),
+        });
         Entry { index, json: json.to_vec(), body, place, batch }
     }
 }

@@ -2,13 +2,18 @@
 //!
 //! ```text
 //! record   kind 1 | flags 1 | zero 2 | head length 4 | body length 4 | CRC32C 4
-//!          | head | commitment 32 (State with a body only) | salt 16 ‖ payload | zeroes to 8
+//!          | head | commitment 32 (State with a body only) | properties length 4 (if flagged)
+//!          | salt 16 ‖ payload ‖ properties | zeroes to 8
+//!
+//! flags    1 it has a body | 2 a commitment stands before that | 4 properties stand in it
 //! ```
 //!
-//! The CRC covers everything before the body but itself. The body is covered by a commitment
-//! alone, so that it can be erased in place: by the one in the JSON of an entry (`c`), or, for
-//! State records, by the one before the body. The invariant: no length is trusted, and a view
-//! lies within its batch.
+//! The CRC covers everything before the body but itself. The body is covered by commitments
+//! alone, so that it can be erased in place: by those in the JSON of an entry (`c` of the payload,
+//! `props` of the properties), or, for State records, by the one before the body, which is of all
+//! behind the salt. Properties are those of the Application Message, in the encoding of
+//! [`crate::mqtt::encode_forwarded`]; a record without any has neither the flag nor the length. The
+//! invariant: no length is trusted, and a view lies within its batch.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use crc32c::{crc32c, crc32c_append};
@@ -27,6 +32,9 @@ pub(super) const KIND_ENTRY: u8 = 1;
 pub(super) const KIND_STATE: u8 = 2;
 pub(super) const FLAG_BODY: u8 = 1;
 pub(super) const FLAG_COMMITMENT: u8 = 2;
+pub(super) const FLAG_PROPERTIES: u8 = 4;
+/// Length of the length of the properties, in bytes.
+pub(super) const PROPERTIES_LENGTH_BYTES: usize = 4;
 
 /// One record, as it stands in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +58,14 @@ pub struct BodyView<'a> {
     pub salt: &'a [u8; SALT_BYTES],
     /// The Application Message.
     pub payload: &'a [u8],
+    /// Its properties; mostly empty.
+    pub properties: &'a [u8],
+}
+
+impl BodyView<'_> {
+    fn bytes(&self) -> usize {
+        SALT_BYTES + self.payload.len() + self.properties.len()
+    }
 }
 
 /// The records of a batch that [`check_batch`] accepted.
@@ -58,46 +74,62 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = RecordView<'_>> {
     std::iter::from_fn(move || if records.is_done() { None } else { records.read().ok() })
 }
 
-/// `SHA-256(salt ‖ payload)`: what an entry states in place of a payload.
+/// `SHA-256(salt ‖ payload)`: what an entry states in place of a payload, or of properties.
 pub fn commitment_of(salt: &[u8; SALT_BYTES], payload: &[u8]) -> [u8; COMMITMENT_BYTES] {
+    commitment_of_all(salt, payload, &[])
+}
+
+/// `SHA-256(salt ‖ payload ‖ properties)`: what stands before the body of a State record.
+pub(super) fn commitment_of_all(
+    salt: &[u8; SALT_BYTES],
+    payload: &[u8],
+    properties: &[u8],
+) -> [u8; COMMITMENT_BYTES] {
     let mut context = Context::new(&SHA256);
     context.update(salt);
     context.update(payload);
+    context.update(properties);
     context.finish().as_ref().first_chunk().copied().unwrap_or([0; COMMITMENT_BYTES])
 }
 
 impl RecordView<'_> {
-    /// Checks the body against its commitment; without a body there is nothing to check.
+    /// Checks the body against its commitments; without a body there is nothing to check.
     pub fn check_body(&self) -> Result<(), Damage> {
-        let Some(body) = self.body else { return Ok(()) };
-        let stated = match (self.commitment, self.kind) {
-            (Some(stated), _) => *stated,
+        let Some(BodyView { salt, payload, properties }) = self.body else { return Ok(()) };
+        let fits = match (self.commitment, self.kind) {
+            (Some(stated), _) => commitment_of_all(salt, payload, properties) == *stated,
             (None, RecordKind::Entry) => {
-                stated_commitment(self.head).ok_or(Damage::NoCommitment)?
+                let stated = Stated::of(self.head).ok_or(Damage::NoCommitment)?;
+                let props = (!properties.is_empty()).then(|| commitment_of(salt, properties));
+                commitment_of(salt, payload) == stated.c && props == stated.props
             }
             (None, RecordKind::State) => return Err(Damage::NoCommitment),
         };
-        if commitment_of(body.salt, body.payload) == stated {
-            Ok(())
-        } else {
-            Err(Damage::Commitment)
-        }
+        if fits { Ok(()) } else { Err(Damage::Commitment) }
     }
 
     /// The checksum that the record should have.
     pub(super) fn actual_crc(&self) -> u32 {
-        let body_bytes = self.body.map_or(0, |body| SALT_BYTES + body.payload.len()) as u32;
+        let body_bytes = self.body.map_or(0, |body| body.bytes()) as u32;
+        let properties_bytes = self.body.map_or(0, |body| body.properties.len()) as u32;
         let (kind, mut flags) = match self.kind {
             RecordKind::Entry => (KIND_ENTRY, 0),
             RecordKind::State => (KIND_STATE, 0),
         };
         flags |= if self.body.is_some() { FLAG_BODY } else { 0 };
         flags |= if self.commitment.is_some() { FLAG_COMMITMENT } else { 0 };
+        flags |= if properties_bytes > 0 { FLAG_PROPERTIES } else { 0 };
         let mut crc = crc32c(&[kind, flags, 0, 0]);
         crc = crc32c_append(crc, &(self.head.len() as u32).to_le_bytes());
         crc = crc32c_append(crc, &body_bytes.to_le_bytes());
         crc = crc32c_append(crc, self.head);
-        self.commitment.map_or(crc, |commitment| crc32c_append(crc, commitment))
+        if let Some(commitment) = self.commitment {
+            crc = crc32c_append(crc, commitment);
+        }
+        match properties_bytes {
+            0 => crc,
+            bytes => crc32c_append(crc, &bytes.to_le_bytes()),
+        }
     }
 }
 
@@ -133,7 +165,10 @@ impl<'a> Records<'a> {
             KIND_STATE => RecordKind::State,
             _ => return None,
         };
-        if flags & !(FLAG_BODY | FLAG_COMMITMENT) != 0 || zero_a != 0 || zero_b != 0 {
+        if flags & !(FLAG_BODY | FLAG_COMMITMENT | FLAG_PROPERTIES) != 0
+            || zero_a != 0
+            || zero_b != 0
+        {
             return None;
         }
         let head_bytes = cursor.u32()? as usize;
@@ -144,12 +179,19 @@ impl<'a> Records<'a> {
             true => Some(cursor.slice(COMMITMENT_BYTES)?.first_chunk()?),
             false => None,
         };
-        let body = match (flags & FLAG_BODY != 0, body_bytes) {
+        let properties_bytes = match flags & FLAG_PROPERTIES != 0 {
+            // None has no flag either, so that there is one way to say so.
+            true => Some(cursor.u32()? as usize).filter(|bytes| *bytes > 0)?,
+            false => 0,
+        };
+        let body = match (flags & FLAG_BODY != 0, body_bytes + properties_bytes) {
             (false, 0) => None,
             (false, _) => return None,
             (true, _) => {
-                let (salt, payload) = cursor.slice(body_bytes)?.split_first_chunk()?;
-                Some(BodyView { salt, payload })
+                let (salt, rest) = cursor.slice(body_bytes)?.split_first_chunk()?;
+                let payload_bytes = rest.len().checked_sub(properties_bytes)?;
+                let (payload, properties) = rest.split_at_checked(payload_bytes)?;
+                Some(BodyView { salt, payload, properties })
             }
         };
         let used = rest.len() - cursor.0.len();
@@ -163,32 +205,53 @@ impl<'a> Records<'a> {
         let used = RECORD_HEADER_BYTES
             + record.head.len()
             + record.commitment.map_or(0, |commitment| commitment.len())
-            + record.body.map_or(0, |body| SALT_BYTES + body.payload.len());
+            + record.body.map_or(0, |body| match body.properties.len() {
+                0 => body.bytes(),
+                _ => PROPERTIES_LENGTH_BYTES + body.bytes(),
+            });
         let padding = self.bytes.get(record.offset + used..self.offset);
         padding.is_some_and(|padding| padding.iter().all(|byte| *byte == 0))
     }
 }
 
-/// The commitment that the JSON of an entry states in its field `c`.
-fn stated_commitment(json: &[u8]) -> Option<[u8; COMMITMENT_BYTES]> {
+/// The commitments that the JSON of an entry states.
+struct Stated {
+    c: [u8; COMMITMENT_BYTES],
+    props: Option<[u8; COMMITMENT_BYTES]>,
+}
+
+impl Stated {
+    fn of(json: &[u8]) -> Option<Self> {
+        use std::borrow::Cow;
+        #[derive(serde::Deserialize)]
+        struct Committed<'a> {
+            #[serde(borrow)]
+            c: Cow<'a, str>,
+            #[serde(borrow, default)]
+            props: Option<Cow<'a, str>>,
+        }
+        let entry: Committed<'_> = serde_json::from_slice(json).ok()?;
+        let props = match entry.props {
+            Some(text) => Some(decode_commitment(&text)?),
+            None => None,
+        };
+        Some(Self { c: decode_commitment(&entry.c)?, props })
+    }
+}
+
+fn decode_commitment(text: &str) -> Option<[u8; COMMITMENT_BYTES]> {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    #[derive(serde::Deserialize)]
-    struct Committed<'a> {
-        #[serde(borrow)]
-        c: std::borrow::Cow<'a, str>,
-    }
-    let entry: Committed<'_> = serde_json::from_slice(json).ok()?;
     let mut commitment = [0; COMMITMENT_BYTES];
-    let length = URL_SAFE_NO_PAD.decode_slice(entry.c.as_bytes(), &mut commitment).ok()?;
+    let length = URL_SAFE_NO_PAD.decode_slice(text.as_bytes(), &mut commitment).ok()?;
     (length == COMMITMENT_BYTES).then_some(commitment)
 }
 
-/// A quick look, for the writer: whether a field `c` stands in the entry at all. A quotation mark
-/// inside a JSON string is escaped, so that no topic can imitate the field.
-pub(super) fn states_commitment(json: &[u8]) -> bool {
-    const FIELD: &[u8; 5] = b"\"c\":\"";
-    json.windows(FIELD.len()).rev().any(|window| window == FIELD)
+/// A quick look, for the writer: whether the commitments of a body stand in the entry at all. A
+/// quotation mark inside a JSON string is escaped, so that no topic can imitate a field.
+pub(super) fn states_commitments(json: &[u8], has_properties: bool) -> bool {
+    let states = |field: &[u8]| json.windows(field.len()).rev().any(|window| window == field);
+    states(b"\"c\":\"") && (!has_properties || states(b"\"props\":\""))
 }
 
 /// Takes numbers off the front of some bytes.

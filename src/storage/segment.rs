@@ -3,13 +3,13 @@
 //! ```text
 //! segment  header 128 | batch | batch | … | zeroes up to the stated length
 //! batch    header 40  | record | record | … | trailer 16          one append, one fdatasync
-//! record   header 16  | head | commitment 32 (State only) | salt 16 ‖ payload | zeroes to 8
+//! record   header 16  | head | … | salt 16 ‖ payload ‖ properties | zeroes to 8   (`record.rs`)
 //! ```
 //!
 //! All numbers are little-endian. No file is touched here. The invariants: every byte of a batch
 //! is covered, either by a CRC32C, or by being zero, or (bodies, so that they can be erased in
-//! place) by the commitment `SHA-256(salt ‖ payload)` that stands in the JSON of its entry (`c`)
-//! or, for State records, before the body. A batch begins with the marker of its segment, eight
+//! place) by the commitments that stand in the JSON of its entry or, for State records, before the
+//! body. A batch begins with the marker of its segment, eight
 //! random bytes that no payload can know, and ends with their complement, so that a search for
 //! whole batches past a damaged one cannot be misled. Each batch and each segment repeats the
 //! checksum of the one before it.
@@ -18,11 +18,11 @@ use crc32c::{crc32c, crc32c_append};
 
 use super::fault::Damage;
 use super::record::{
-    ALIGNMENT, Cursor, FLAG_BODY, FLAG_COMMITMENT, KIND_ENTRY, KIND_STATE, Records,
-    states_commitment,
+    ALIGNMENT, Cursor, FLAG_BODY, FLAG_COMMITMENT, FLAG_PROPERTIES, KIND_ENTRY, KIND_STATE,
+    Records, commitment_of_all, states_commitments,
 };
 pub use super::record::{BodyView, RecordView, commitment_of, records};
-use crate::evidence::{Batch, RecordKind, SALT_BYTES};
+use crate::evidence::{Batch, RecordKind, RecordRef};
 
 /// Length of the segment header, in bytes.
 pub const SEGMENT_HEADER_BYTES: usize = 128;
@@ -211,55 +211,62 @@ impl BatchBuffer {
     pub fn push(&mut self, batch: &Batch) -> Result<u32, Damage> {
         let entries_before = self.entries;
         for record in batch.iter() {
-            let (kind, mut flags) = match record.kind {
-                RecordKind::Entry => (KIND_ENTRY, 0),
-                RecordKind::State => (KIND_STATE, 0),
-            };
-            let mut body_bytes = 0;
-            if let Some(body) = record.body {
-                flags |= FLAG_BODY;
-                body_bytes = SALT_BYTES + body.payload.len();
-                match record.kind {
-                    RecordKind::Entry if !states_commitment(record.head) => {
-                        return Err(Damage::NoCommitment);
-                    }
-                    RecordKind::Entry => {}
-                    RecordKind::State => flags |= FLAG_COMMITMENT,
-                }
-            }
-            if self.bytes.len() + record.head.len() + body_bytes > BATCH_BYTES_MAX - 1024 {
-                return Err(Damage::RecordLength);
-            }
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(&[kind, flags, 0, 0]);
-            self.bytes.extend_from_slice(&(record.head.len() as u32).to_le_bytes());
-            self.bytes.extend_from_slice(&(body_bytes as u32).to_le_bytes());
-            let mut crc = crc32c(self.bytes.get(start..).unwrap_or_default());
-            crc = crc32c_append(crc, record.head);
-            let commitment = match record.body {
-                Some(body) if flags & FLAG_COMMITMENT != 0 => {
-                    Some(commitment_of(&body.salt, &body.payload))
-                }
-                _ => None,
-            };
-            if let Some(commitment) = &commitment {
-                crc = crc32c_append(crc, commitment);
-            }
-            self.bytes.extend_from_slice(&crc.to_le_bytes());
-            self.bytes.extend_from_slice(record.head);
-            if let Some(commitment) = &commitment {
-                self.bytes.extend_from_slice(commitment);
-            }
-            if let Some(body) = record.body {
-                self.bytes.extend_from_slice(&body.salt);
-                self.bytes.extend_from_slice(&body.payload);
-            }
-            self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
-            self.crc_of_crcs = crc32c_append(self.crc_of_crcs, &crc.to_le_bytes());
-            self.records += 1;
-            self.entries += u32::from(record.kind == RecordKind::Entry);
+            self.push_record(record)?;
         }
         Ok(self.entries - entries_before)
+    }
+
+    fn push_record(&mut self, record: RecordRef<'_>) -> Result<(), Damage> {
+        let (kind, mut flags) = match record.kind {
+            RecordKind::Entry => (KIND_ENTRY, 0),
+            RecordKind::State => (KIND_STATE, 0),
+        };
+        let mut covered = Vec::new();
+        let mut body_bytes = 0;
+        if let Some(body) = record.body {
+            flags |= FLAG_BODY;
+            body_bytes = body.bytes();
+            let has_properties = !body.properties.is_empty();
+            match record.kind {
+                RecordKind::Entry if !states_commitments(record.head, has_properties) => {
+                    return Err(Damage::NoCommitment);
+                }
+                RecordKind::Entry => {}
+                RecordKind::State => {
+                    flags |= FLAG_COMMITMENT;
+                    let (salt, payload) = (&body.salt, &body.payload);
+                    let commitment = commitment_of_all(salt, payload, &body.properties);
+                    covered.extend_from_slice(&commitment);
+                }
+            }
+            if has_properties {
+                flags |= FLAG_PROPERTIES;
+                covered.extend_from_slice(&(body.properties.len() as u32).to_le_bytes());
+            }
+        }
+        if self.bytes.len() + record.head.len() + body_bytes > BATCH_BYTES_MAX - 1024 {
+            return Err(Damage::RecordLength);
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[kind, flags, 0, 0]);
+        self.bytes.extend_from_slice(&(record.head.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(body_bytes as u32).to_le_bytes());
+        let mut crc = crc32c(self.bytes.get(start..).unwrap_or_default());
+        crc = crc32c_append(crc, record.head);
+        crc = crc32c_append(crc, &covered);
+        self.bytes.extend_from_slice(&crc.to_le_bytes());
+        self.bytes.extend_from_slice(record.head);
+        self.bytes.extend_from_slice(&covered);
+        if let Some(body) = record.body {
+            self.bytes.extend_from_slice(&body.salt);
+            self.bytes.extend_from_slice(&body.payload);
+            self.bytes.extend_from_slice(&body.properties);
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.crc_of_crcs = crc32c_append(self.crc_of_crcs, &crc.to_le_bytes());
+        self.records += 1;
+        self.entries += u32::from(record.kind == RecordKind::Entry);
+        Ok(())
     }
 
     /// Length of the batch once it is sealed, in bytes.
@@ -352,25 +359,56 @@ fn encode_trailer(header: &BatchHeader, crc_of_crcs: u32) -> ([u8; BATCH_TRAILER
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::Body;
+    use crate::evidence::{Body, SALT_BYTES};
     use bytes::Bytes;
 
-    fn sealed() -> Vec<u8> {
-        let body = Body { salt: [3; SALT_BYTES], payload: Bytes::from_static(b"21.5") };
-        let mut batch = Batch::default();
-        let c = {
-            use base64::Engine as _;
-            base64::engine::general_purpose::URL_SAFE_NO_PAD
-                .encode(commitment_of(&body.salt, &body.payload))
-        };
-        batch.push(RecordKind::Entry, Some(body.clone()), |head| {
-            head.extend_from_slice(format!(r#"{{"v":1,"c":"{c}"}}"#).as_bytes());
-        });
-        batch.push(RecordKind::State, Some(body), |head| head.extend_from_slice(b"retain"));
-        batch.push(RecordKind::State, None, |head| head.extend_from_slice(b""));
+    const PLAIN: Body = Body {
+        salt: [3; SALT_BYTES],
+        payload: Bytes::from_static(b"21.5"),
+        properties: Bytes::new(),
+    };
+    const WITH_PROPERTIES: Body = Body {
+        salt: [4; SALT_BYTES],
+        payload: Bytes::from_static(b"21.5"),
+        properties: Bytes::from_static(&[1, 1, 1]),
+    };
+
+    fn text(commitment: [u8; 32]) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(commitment)
+    }
+
+    /// An entry that states the commitments of `body`.
+    fn entry(body: &Body) -> String {
+        let c = text(commitment_of(&body.salt, &body.payload));
+        match body.properties.is_empty() {
+            true => format!(r#"{{"v":1,"c":"{c}"}}"#),
+            false => {
+                let props = text(commitment_of(&body.salt, &body.properties));
+                format!(r#"{{"v":1,"c":"{c}","props":"{props}"}}"#)
+            }
+        }
+    }
+
+    fn buffer(batch: &Batch) -> BatchBuffer {
         let mut buffer = BatchBuffer::default();
         buffer.clear();
-        assert_eq!(buffer.push(&batch), Ok(1));
+        buffer.push(batch).unwrap();
+        buffer
+    }
+
+    fn sealed() -> Vec<u8> {
+        let mut batch = Batch::default();
+        for body in [PLAIN, WITH_PROPERTIES] {
+            let json = entry(&body);
+            batch.push(RecordKind::Entry, Some(body.clone()), |head| {
+                head.extend_from_slice(json.as_bytes());
+            });
+            batch.push(RecordKind::State, Some(body), |head| head.extend_from_slice(b"retain"));
+        }
+        batch.push(RecordKind::State, None, |head| head.extend_from_slice(b""));
+        let mut buffer = buffer(&batch);
+        assert_eq!(buffer.entries(), 2);
         buffer.seal([7; 8], 5, 0, 0).0.to_vec()
     }
 
@@ -386,7 +424,12 @@ mod tests {
     fn a_batch_reads_back_and_no_bit_of_it_can_change() {
         let batch = sealed();
         assert!(accepted(&batch));
-        assert_eq!(records(&batch).count(), 3);
+        assert_eq!(records(&batch).count(), 5);
+        let bodies: Vec<_> = records(&batch).filter_map(|record| record.body).collect();
+        for (read, written) in bodies.iter().zip([PLAIN, PLAIN, WITH_PROPERTIES, WITH_PROPERTIES]) {
+            assert_eq!(read.salt, &written.salt);
+            assert_eq!((read.payload, read.properties), (&*written.payload, &*written.properties));
+        }
         for place in 0..batch.len() {
             for bit in 0..8 {
                 let mut bad = batch.clone();
@@ -415,16 +458,37 @@ mod tests {
         }
     }
 
+    /// The bytes of both kinds of body, with what stands around them.
     #[test]
-    fn an_entry_with_a_body_must_state_its_commitment() {
-        let mut batch = Batch::default();
-        let body = Body { salt: [0; SALT_BYTES], payload: Bytes::new() };
-        batch.push(RecordKind::Entry, Some(body), |head| {
-            head.extend_from_slice(br#"{"topic":"\"c\":\"x"}"#);
-        });
-        let mut buffer = BatchBuffer::default();
-        buffer.clear();
-        assert_eq!(buffer.push(&batch), Err(Damage::NoCommitment));
+    fn a_body_without_properties_costs_no_byte_for_them() {
+        let record_of = |body: Body| {
+            let mut batch = Batch::default();
+            let head = entry(&body);
+            batch.push(RecordKind::Entry, Some(body), |out| out.extend_from_slice(head.as_bytes()));
+            let bytes = buffer(&batch).bytes.split_off(BATCH_HEADER_BYTES);
+            (bytes.split_at(16).0.to_vec(), bytes.split_at(16 + head.len()).1.to_vec())
+        };
+        let (header, behind_head) = record_of(PLAIN);
+        assert_eq!(header[..12], [1, 1, 0, 0, 57, 0, 0, 0, 20, 0, 0, 0]);
+        assert_eq!(behind_head[..20], [&[3; 16][..], b"21.5"].concat());
+        let (header, behind_head) = record_of(WITH_PROPERTIES);
+        assert_eq!(header[..12], [1, 5, 0, 0, 111, 0, 0, 0, 23, 0, 0, 0]);
+        let expected = [&[3, 0, 0, 0][..], &[4; 16], b"21.5", &[1, 1, 1]].concat();
+        assert_eq!(behind_head[..27], expected);
+    }
+
+    #[test]
+    fn an_entry_with_a_body_must_state_its_commitments() {
+        for (body, head) in [
+            (PLAIN, r#"{"topic":"\"c\":\"x"}"#),
+            (WITH_PROPERTIES, r#"{"topic":"\"props\":\"x","c":""}"#),
+        ] {
+            let mut batch = Batch::default();
+            batch.push(RecordKind::Entry, Some(body), |out| out.extend_from_slice(head.as_bytes()));
+            let mut buffer = BatchBuffer::default();
+            buffer.clear();
+            assert_eq!(buffer.push(&batch), Err(Damage::NoCommitment));
+        }
     }
 
     #[test]

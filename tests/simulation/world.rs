@@ -97,12 +97,28 @@ impl World {
             let salt = [number as u8; 16];
             let c = URL_SAFE_NO_PAD.encode(commitment_of(&salt, &payload));
             let (is_entry, has_body) = (!number.is_multiple_of(5), !number.is_multiple_of(3));
+            let properties = match number.is_multiple_of(7) {
+                true => vec![1, 1, (number % 2) as u8],
+                false => Vec::new(),
+            };
+            let props = URL_SAFE_NO_PAD.encode(commitment_of(&salt, &properties));
             let head = match has_body {
-                true => format!(r#"{{"v":1,"type":"publish","t":{number},"c":"{c}"}}"#),
+                true if properties.is_empty() => {
+                    format!(r#"{{"v":1,"type":"publish","t":{number},"c":"{c}"}}"#)
+                }
+                true => {
+                    format!(
+                        r#"{{"v":1,"type":"publish","t":{number},"c":"{c}","props":"{props}"}}"#
+                    )
+                }
                 false => format!(r#"{{"v":1,"type":"disconnect","t":{number}}}"#),
             };
             let kind = if is_entry { RecordKind::Entry } else { RecordKind::State };
-            let body = has_body.then(|| Body { salt, payload: Bytes::from(payload.clone()) });
+            let body = has_body.then(|| Body {
+                salt,
+                payload: Bytes::from(payload.clone()),
+                properties: Bytes::from(properties),
+            });
             batch.push(kind, body, |bytes| bytes.extend_from_slice(head.as_bytes()));
             records.push((is_entry, head.into_bytes(), has_body.then_some(payload)));
         }

@@ -325,3 +325,50 @@ fn d12_counts_of_refusals_are_bounded_and_the_rest_is_counted_without_a_name() {
     refuse(&mut rig, 0);
     assert_eq!(rig.entry_types(), ["connect.refused"], "a new interval begins with an entry");
 }
+
+#[test]
+fn what_goes_to_subscribers_beside_the_payload_is_committed_to_and_kept() {
+    let mut rig = Rig::new();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtMostOnce);
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    let mut with = message(T, r#"{"t":1}"#, QoS::AtLeastOnce, 1);
+    with.properties = PublishProperties {
+        payload_is_utf8: Some(true),
+        message_expiry_seconds: Some(60),
+        topic_alias: Some(1),
+        response_topic: Some("r".into()),
+        correlation_data: Some(Bytes::from_static(b"17")),
+        user_properties: vec![UserProperty { name: "a".into(), value: "b".into() }],
+        content_type: Some("application/json".into()),
+        ..Default::default()
+    };
+    rig.packet(id, Packet::Publish(Box::new(with.clone())));
+    rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 2));
+    rig.sync();
+    // The rig has checked the commitments of each body it saw.
+    let [first, second] = &rig.entries[..] else { panic!("{:?}", rig.entries) };
+    assert!(first["props"].is_string());
+    assert_eq!(second["props"], Value::Null, "a plain message has no byte of it");
+    with.properties.topic_alias = None;
+    let kept = crate::mqtt::decode_forwarded(&rig.bodies[0].properties);
+    assert_eq!(kept.as_ref(), Ok(&with.properties));
+    assert!(rig.bodies[1].properties.is_empty());
+    let seen = rig.delivered(board);
+    assert_eq!(seen[0].properties, with.properties, "what is kept is what was delivered");
+}
+
+#[test]
+fn an_accepted_topic_stands_whole_in_its_entry() {
+    let bounds = Bounds { topic_bytes_max: 400, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let id = rig.client("device/a", V5);
+    rig.entries.clear();
+    let topic = format!("{T}/{}", "x".repeat(400 - T.len() - 1));
+    rig.packet(id, publish(&topic, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+    rig.packet(id, publish(&format!("{topic}y"), r#"{"t":1}"#, QoS::AtLeastOnce, 2));
+    rig.sync();
+    assert_eq!(rig.entries[0]["topic"], topic);
+    assert_eq!(rig.entries[1]["topic"], topic[..256], "what is refused, by its beginning");
+}

@@ -113,6 +113,17 @@ pub(super) fn publish(outer: &mut Reader<'_>, side: Side) -> Result<PublishPrope
     Ok(p)
 }
 
+/// The properties of an Application Message that are the same for each of its subscribers: all of
+/// `bytes`.
+pub(in crate::mqtt) fn forwarded(bytes: &[u8]) -> Result<PublishProperties, Violation> {
+    let mut p = PublishProperties::default();
+    let r = &mut Reader::new(bytes);
+    while let Some(id) = next(r)? {
+        message(id, r, &mut p)?;
+    }
+    Ok(p)
+}
+
 pub(super) fn ack(outer: &mut Reader<'_>) -> Result<AckProperties, Violation> {
     let mut p = AckProperties::default();
     let r = &mut outer.section()?;

@@ -113,6 +113,14 @@ impl Fields for UserProperties<'_> {
 }
 
 /// The properties that a PUBLISH and a Will share.
+/// The properties of an Application Message that are the same for each of its subscribers.
+pub(in crate::mqtt) fn forwarded(
+    properties: &PublishProperties,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    message(properties, out)
+}
+
 fn message<S: Sink>(p: &PublishProperties, s: &mut S) -> Result<(), EncodeError> {
     boolean(Id::PayloadFormatIndicator, p.payload_is_utf8, s);
     long(Id::MessageExpiryInterval, p.message_expiry_seconds, s);
