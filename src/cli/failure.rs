@@ -39,6 +39,7 @@ pub enum CliFailure {
     File(#[from] FileFault),
     /// The lock of the directory.
     #[error(transparent)]
+    #[diagnostic(help("{}", lock_help(_0)))]
     Lock(#[from] LockError),
     /// The running broker.
     #[error(transparent)]
@@ -86,6 +87,17 @@ pub enum CliFailure {
     /// The log key.
     #[error("the log key: {0}")]
     Key(#[from] KeyError),
+    /// A file that holds no verifier key.
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(help(
+        "the log's own stands in DIR/log.vkey, and beside what `audit prove --out` wrote"
+    ))]
+    VerifierKey {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: KeyError,
+    },
     /// What `avow.toml` names.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -142,6 +154,18 @@ pub enum CliFailure {
     Address(String),
 }
 
+fn lock_help(fault: &LockError) -> &'static str {
+    match fault {
+        LockError::Held { .. } => {
+            "a log has one writer at a time; verbs that only read it work beside a broker"
+        }
+        LockError::Io { .. } => {
+            "this verb writes in the directory, so it must be writable for the user that runs \
+             `avow`; every `audit` verb but `reindex` works in one that is not"
+        }
+    }
+}
+
 impl CliFailure {
     /// 1 if the answer is no, 2 if there is none.
     pub fn exit_code(&self) -> u8 {
@@ -174,6 +198,7 @@ impl CliFailure {
             | Self::Days(_)
             | Self::Name(_)
             | Self::Key(_)
+            | Self::VerifierKey { .. }
             | Self::Setting(_)
             | Self::Storage(_)
             | Self::Verify(_)
@@ -270,8 +295,8 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let in_it = LockError::Io { path: "/d/lock".into(), source: missing() };
-        insta::assert_snapshot!(told(in_it), @"  × cannot lock /d/lock: entity not found");
+        let in_it = crate::server::Fault::System { doing: "begin", source: missing() };
+        insta::assert_snapshot!(told(in_it), @"  × cannot begin: entity not found");
         let below = FileFault::Io { doing: "read", path: "/d/x".into(), source: missing() };
         insta::assert_snapshot!(told(below), @r"
           × cannot read /d/x

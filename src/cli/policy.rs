@@ -252,7 +252,16 @@ subscribe = ["plant/wall/#"]
             }
             suggested.push(next);
         }
-        insta::assert_snapshot!(suggested.join("\n"), @"");
+        insta::assert_snapshot!(suggested.join("\n"), @r#"
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant/wall/#' --role dashboard --client-id 'w-1'
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant' --role dashboard --issuer plant
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/it'"'"'s' --client-id 'b' --qos 1 --retain
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/x'
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/x'
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant' --retain --clear --with what-if.toml
+        avow --dir '/srv/my plant' policy explain wall receive 'plant/x' --role dashboard
+        avow --dir '/srv/my plant' audit query --who dashboard/wall --topic 'plant/wall/x'
+        "#);
     }
 
     fn parse(words: &[String]) -> ExplainArguments {

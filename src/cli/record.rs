@@ -54,9 +54,9 @@ pub(super) fn log_key(config: &Config) -> Result<LogKey, CliFailure> {
 
 /// The public half of it: from `path`, or `DIR/log.vkey`.
 pub(super) fn verifier_key(dir: &Path, path: Option<&Path>) -> Result<VerifierKey, CliFailure> {
-    let default = Layout(dir).verifier_key();
-    let text = super::files::read(path.unwrap_or(&default))?;
-    Ok(text.trim().parse()?)
+    let path = path.map_or_else(|| Layout(dir).verifier_key(), Path::to_owned);
+    let text = super::files::read(&path)?;
+    text.trim().parse().map_err(|source| CliFailure::VerifierKey { path, source })
 }
 
 impl Recorder {

@@ -63,7 +63,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
     let metrics = serving.running.metrics_addr();
     tracing::info!(
         listen = %serving.running.local_addr(),
-        metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string()),
+        metrics = %metrics.map_or_else(|| "off".to_owned(), |address| address.to_string()),
         node = %config.node.name,
         "ready"
     );

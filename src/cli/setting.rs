@@ -27,7 +27,7 @@ pub(super) type SettingError = SourceErrors<SettingProblem>;
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum SettingProblem {
     /// A file that cannot be had.
-    #[error("`{field}` names a file that is of no use: {fault}{}", because(fault))]
+    #[error("`{field}`: {fault}{}", because(fault))]
     #[diagnostic(help(
         "put it there, readable for the user that runs `avow`, or write another path (a relative \
          one begins at the directory of avow.toml)"
@@ -49,7 +49,7 @@ pub enum SettingProblem {
     },
     /// Certificates or keys that TLS cannot use.
     #[error("`{field}`: {fault}")]
-    #[diagnostic(help("PEM is expected there; `avow init` in another directory makes a set"))]
+    #[diagnostic(help("{}", tls_help(fault)))]
     Tls {
         /// The field.
         field: &'static str,
@@ -129,6 +129,15 @@ fn secret_help(fault: &SecretError) -> String {
         SecretError::Env(name) => {
             format!("set {name} where `avow` runs, or write \"file:PATH\" and put the secret there")
         }
+    }
+}
+
+fn tls_help(fault: &TlsFault) -> &'static str {
+    match fault {
+        TlsFault::Credential { .. } => {
+            "name the key that the first certificate of `certificate` was issued for"
+        }
+        _ => "name a PEM file: `avow init` in another directory makes a set to look at",
     }
 }
 
@@ -235,13 +244,13 @@ pub(super) fn of_server(config: &Config) -> impl FnOnce(Fault) -> CliFailure {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the tests break files")]
-mod tests {
+pub(in crate::cli) mod tests {
     use super::*;
     use crate::cli::plant::Plan;
     use crate::cli::record::{Recorder, log_key};
 
     /// A broker's directory, whose log has one signed entry.
-    fn plant() -> tempfile::TempDir {
+    pub(in crate::cli) fn plant() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let plan = Plan {
             name: "mill".to_owned(),

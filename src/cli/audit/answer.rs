@@ -215,7 +215,6 @@ fn query(request: &LogRequest) -> Result<Query, AnswerFault> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the tests write a log")]
 mod tests {
     use serde_json::Value;
 

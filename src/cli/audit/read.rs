@@ -245,6 +245,8 @@ fn parse_time(text: &str, now: UnixNanos) -> Result<UnixNanos, CliFailure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -254,5 +256,26 @@ mod tests {
         let date = parse_time("1970-01-02T00:00:00Z", now).unwrap();
         assert_eq!(date, UnixNanos::from_seconds(86_400));
         assert!(parse_time("yesterday", now).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_locked_is_searched() {
+        let dir = crate::cli::setting::tests::plant();
+        let arguments = |kind: &str| {
+            let line = format!("avow audit query --json --type {kind}");
+            match crate::cli::Cli::try_parse_from(line.split(' ')).unwrap().verb {
+                crate::cli::Verb::Audit(crate::cli::audit::AuditVerb::Query(arguments)) => {
+                    arguments
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        // Not even root opens a directory for writing.
+        let lock = dir.path().join("lock");
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        assert_eq!(query(dir.path(), &arguments("admin")).unwrap(), Answer::Yes);
+        assert_eq!(query(dir.path(), &arguments("publish")).unwrap(), Answer::No);
+        assert!(!dir.path().join("log/index").exists());
     }
 }
