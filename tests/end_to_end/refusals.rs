@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Broker, Bundle, Plant, run};
+use crate::harness::{Broker, Bundle, Plant, avow, run};
 use crate::raw::{Answer, Raw, Version, connect, packet, publish, tls};
 
 /// A plant that serves, with one device.
@@ -65,6 +65,18 @@ fn a_stranger_s_certificate_and_none_are_refused_recorded_and_counted() {
 fn decision_in(reason: &Option<String>) -> String {
     let text = reason.as_deref().expect("a Reason String");
     text.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_refused_subscription_is_told_with_its_reason_and_the_entry() {
+    let (plant, broker, device) = stage();
+    let mut sub = avow();
+    sub.args(["sub", "--connect", &device.path("connect.json"), "-t", "#", "-W", "5"]);
+    let said = run(&mut sub).exits(1);
+    let (_, decision) = said.err.trim().split_once("policy.no_rule; decision ").expect("a reason");
+    assert!(broker.stop().success());
+    let refused = plant.query(&["--type", "subscribe", "--decision", "deny"]);
+    assert_eq!(refused[0]["id"], decision, "{refused:#?}");
 }
 
 #[test]
