@@ -53,9 +53,11 @@ impl Broker {
         refused: Refused,
     ) {
         let Some(first) = packet.filters.first() else { return };
-        let reason = self.record_subscribe(now, id, author, first, Err(refused)).reason;
-        let refused = |_| DecidedFilter { reason, subscription: None };
-        let filters = packet.filters.iter().map(refused).collect();
+        let first = self.record_subscribe(now, id, author, first, Err(refused));
+        let reason = first.reason;
+        let refused = |_| DecidedFilter { reason, reason_string: None, subscription: None };
+        let others = packet.filters.iter().skip(1).map(refused);
+        let filters = std::iter::once(first).chain(others).collect();
         let packet_id = packet.packet_id;
         self.ledger.wait(Effect::Subscribed { connection: id, packet_id, filters });
     }
@@ -142,7 +144,8 @@ impl Broker {
                     QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
                     QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
                 };
-                DecidedFilter { reason, subscription: Some((filter, subscription, handling)) }
+                let subscription = Some((filter, subscription, handling));
+                DecidedFilter { reason, reason_string: None, subscription }
             }
             Err(refused) => {
                 self.counters.refuse(refused.refusal);
@@ -165,7 +168,8 @@ impl Broker {
                     ReasonCode::TopicNameInvalid => ReasonCode::TopicFilterInvalid,
                     other => other,
                 };
-                DecidedFilter { reason, subscription: None }
+                let reason_string = self.reason_string(id, &decision, refused.refusal);
+                DecidedFilter { reason, reason_string, subscription: None }
             }
         }
     }
@@ -181,6 +185,8 @@ impl Broker {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let reasons = filters.iter().map(|decided| decided.reason).collect();
+        // A SUBACK has one Reason String for all its filters: it is that of the first refusal.
+        let reason_string = filters.iter().find_map(|decided| decided.reason_string.clone());
         for (filter, subscription, handling) in
             filters.into_iter().filter_map(|decided| decided.subscription)
         {
@@ -196,7 +202,7 @@ impl Broker {
                 begin_walk(&mut session.retained, filter, subscription);
             }
         }
-        let properties = AckProperties::default();
+        let properties = AckProperties { reason_string, user_properties: Vec::new() };
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
         self.outputs.push_back(Output::Send { connection: id, packet });
         self.pump(now, key);

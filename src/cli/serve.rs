@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
-use super::{Answer, CliFailure, check, files, record};
+use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, Settings};
 use crate::config::{Config, FILE_NAME, LogFormat};
 use crate::evidence::{LogKey, VerifierKey};
@@ -60,9 +60,10 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
     };
     let _lines = telemetry::init(format, config.log.level.as_str())?;
     let serving = Serving::start(&config, true)?;
+    let metrics = serving.running.metrics_addr();
     tracing::info!(
         listen = %serving.running.local_addr(),
-        metrics = ?serving.running.metrics_addr(),
+        metrics = %metrics.map_or_else(|| "off".to_owned(), |address| address.to_string()),
         node = %config.node.name,
         "ready"
     );
@@ -82,8 +83,8 @@ impl Serving {
     pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
         let lock = Lock::acquire(&config.dir)?;
         let (tls, issuers) = check::load_tls(config)?;
-        let policy = Arc::new(super::policy::load(&config.files.policy)?);
-        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
+        let policy = Arc::new(super::policy::of(config)?);
+        let schemas = Arc::new(check::load_schemas(config)?);
         let log = OpenLog::open(config)?;
         let answer = log.answerer(config, Arc::clone(&schemas))?;
         let clock = Clock::start();
@@ -109,7 +110,7 @@ impl Serving {
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
-        let running = Server::start(ServerOptions {
+        let started = Server::start(ServerOptions {
             listen: config.listen.mqtt,
             tls,
             issuers,
@@ -127,7 +128,8 @@ impl Serving {
                 allow_non_loopback: true,
             }),
             handle_signals,
-        })?;
+        });
+        let running = started.map_err(setting::of_server(config))?;
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
@@ -159,7 +161,8 @@ impl OpenLog {
             verifier: key.verifier().clone(),
             segment_bytes: config.evidence.segment_bytes,
         };
-        let (log, recovery) = Log::open(RealDisk::new(directory), options, &mut |_| {})?;
+        let opened = Log::open(RealDisk::new(directory), options, &mut |_| {});
+        let (log, recovery) = opened.map_err(setting::of_log(config))?;
         if let Some(cut) = &recovery.cut {
             tracing::warn!(%cut, "a torn last batch, never acknowledged, was cut off");
         }
@@ -171,7 +174,7 @@ impl OpenLog {
         reader.set_until(Until::Synced(log.next_index()));
         let (index, state) = Index::open(directory, &reader)?;
         if let IndexState::Rebuilt(cause) = state {
-            tracing::warn!(?cause, "the query index was of no use and was built again");
+            tracing::warn!(%cause, "the query index was of no use and was built again");
         }
         Ok(Self { log, recovery, key, index, reader })
     }
@@ -181,7 +184,7 @@ impl OpenLog {
         let verifier: VerifierKey = self.key.verifier().clone();
         let reader = open_reader(&config.evidence.directory, &verifier)?;
         let index = Some(self.index.clone());
-        let log = LogReader { reader, verifier, index, schemas };
+        let log = LogReader { reader, verifier, index, schemas: Some(schemas) };
         Ok(Arc::new(move |request, answers: &mut Answers<'_>| {
             log.clone().answer(request, answers).map_err(|fault| match fault {
                 AnswerFault::Gone => AdminError::Gone(crate::server::admin::Gone),

@@ -5,7 +5,9 @@
 //! is consistent, and nothing in it is unlimited. Policy, schemas and certificates are named here
 //! and read by their own rooms.
 
+mod limits;
 mod load;
+mod place;
 mod problem;
 mod section;
 mod sections;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use load::{LoadError, SecretError, load};
+pub use place::Setting;
 pub use problem::ConfigProblem;
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
@@ -54,6 +57,8 @@ pub struct Config {
     pub evidence: Evidence,
     /// `[log]`.
     pub log: Log,
+    /// What was read, to point into.
+    text: place::FileText,
 }
 
 /// What this broker is called.
@@ -206,7 +211,7 @@ impl Config {
         let mut ignored = Problems::of(file_name, text);
         let broken = !problems.is_empty();
         let found = if broken { &mut ignored } else { &mut problems };
-        let config = sections::read(&table, dir, found);
+        let config = sections::read(&table, dir, place::FileText::new(file_name, text), found);
         problems.finish(config)
     }
 }

@@ -3,7 +3,7 @@
 //! The places of problems and their rendering are [`crate::source`]'s. The invariant: a problem
 //! always says what to write instead.
 
-use crate::limits::LimitsConfigError;
+use crate::policy::WhoError;
 use crate::source::FieldProblem;
 
 /// The closed list of what can be wrong.
@@ -99,17 +99,30 @@ pub enum ConfigProblem {
         /// The id.
         id: String,
     },
-    /// A field of `[limits]` that does not read.
-    #[error("[limits]: {message}")]
-    #[diagnostic(help("the shipped avow.toml shows every field of [limits] with its unit"))]
-    Limits {
-        /// What is wrong, by serde.
-        message: String,
-    },
-    /// Limits that cannot hold.
+    /// Somebody who can be nobody.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    LimitsCheck(#[from] LimitsConfigError),
+    Who(#[from] WhoError),
+    /// A class that names nobody.
+    #[error("`who` is empty: the class names nobody")]
+    #[diagnostic(help("name a role or a name: `who = [\"device/press-*\"]`"))]
+    ClassNobody,
+    /// A burst that the largest packet can never fit into.
+    #[error(
+        "`bytes_burst` of {table} is {burst}, less than the largest packet: `packet_bytes_max` is \
+         {packet}"
+    )]
+    #[diagnostic(help("write `bytes_burst = {packet_bytes_max}` or more in {table}"))]
+    BurstBelowPacket {
+        /// The table that it holds in.
+        table: &'static str,
+        /// Its value, with its unit.
+        burst: String,
+        /// The largest packet, with its unit.
+        packet: String,
+        /// The largest packet, in bytes.
+        packet_bytes_max: u32,
+    },
     /// A segment that cannot hold one batch.
     #[error("`segment_bytes` is below twice `backlog_bytes_max`: a batch might not fit a segment")]
     #[diagnostic(help("raise `segment_bytes`, or lower `backlog_bytes_max`"))]

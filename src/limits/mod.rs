@@ -22,7 +22,9 @@ mod config;
 
 pub use address::AddressLimiter;
 pub use admit::{Admission, Admitted, Limits};
-pub use config::{ClassConfig, ClassLimits, LimitsConfig, LimitsConfigError, OnLimit};
+pub use config::{
+    ClassConfig, ClassLimits, LimitsConfig, OnLimit, PAUSE_SECONDS_MAX, RATE_MAX, TABLE_MAX,
+};
 
 #[cfg(test)]
 mod tests;

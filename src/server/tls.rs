@@ -95,7 +95,7 @@ pub enum TlsFault {
         source: rustls::Error,
     },
     /// Certificate and key do not make a credential.
-    #[error("{certificate_file} and {key_file} do not belong together: {source}")]
+    #[error("{certificate_file} and {key_file} do not belong together{}", beyond_that(source))]
     Credential {
         /// The certificate's file.
         certificate_file: String,
@@ -118,6 +118,14 @@ pub enum TlsFault {
     /// The handshake is not complete, so there is nothing to describe.
     #[error("the handshake is not complete")]
     NotEstablished,
+}
+
+/// What rustls says, unless it says the same again.
+fn beyond_that(source: &rustls::Error) -> String {
+    match source {
+        rustls::Error::InconsistentKeys(_) => String::new(),
+        other => format!(": {other}"),
+    }
 }
 
 /// The configuration of a listener that shows `chain` (end entity first) with `key`, and accepts

@@ -3,12 +3,14 @@
 //! sled holds it because it may be lost: it is a view of the segments. While the log is written
 //! it takes whole blocks that [`super::block`] collected in passing; whatever it has not, it
 //! reads from the segments; and whenever it does not open, is that of another log or disagrees,
-//! it is deleted and filled again. One row per *block*, with the numbers of the values that occur in
-//! it ([`super::posting`]), keeps it nearly free: a query reads the blocks that qualify, and the
-//! entries decide. The invariant: an answer holds only entries that were read from the log, in order.
+//! it is deleted and filled again. One row per *block*, with the numbers of the values that occur
+//! in it ([`super::posting`]), keeps it nearly free: a query reads the blocks that qualify, and
+//! the entries decide. The invariant: an answer holds only entries that were read from the log, in
+//! order.
 #![expect(clippy::disallowed_methods, reason = "deletes the directory of a broken index")]
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -68,6 +70,18 @@ pub enum RebuildCause {
     Misplaced,
     /// Somebody asked.
     Asked,
+}
+
+impl fmt::Display for RebuildCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DoesNotOpen => "it does not open",
+            Self::OtherLog => "it is of another log or format",
+            Self::Ahead => "it speaks of more entries than there are",
+            Self::Misplaced => "a block does not stand where it says",
+            Self::Asked => "it was asked for",
+        })
+    }
 }
 
 /// Why there is no answer.
@@ -416,6 +430,20 @@ struct Scope {
     from: u64,
     to: u64,
     hint: Option<Place>,
+}
+
+/// The entries that fit `query`, in the order it asks for, without an index: reads the whole log.
+pub fn search<D: Disk>(reader: &Reader<D>, query: &Query) -> Result<Vec<Entry>, IndexFault> {
+    let limit = Some(query.limit.min(QUERY_ENTRIES_MAX));
+    let scope = Scope { from: 0, to: u64::MAX, hint: None };
+    match query.order {
+        Order::OldestFirst => scan(reader, query, scope, limit, None),
+        Order::NewestFirst => {
+            let mut found = scan(reader, query, scope, None, limit)?;
+            found.reverse();
+            Ok(found)
+        }
+    }
 }
 
 /// The entries of a stretch that fit: the first so many, or the last so many.
