@@ -240,7 +240,7 @@ impl Broker {
                 None => return,
                 Some(Resend::PubRel(packet_id)) => {
                     let packet = Packet::PubRel(Ack::new(packet_id, ReasonCode::Success));
-                    self.outputs.push_back(Output::Send { connection: id, packet });
+                    super::send::send(&mut self.outputs, id, connection, packet);
                     continue;
                 }
                 Some(Resend::Publish(delivery, packet_id)) => (delivery, packet_id),

@@ -40,8 +40,6 @@ pub(super) struct AcceptedConnect {
     pub(super) author: Author,
     pub(super) connect: Box<Connect>,
     pub(super) will: Option<Will>,
-    /// Whether the Client Identifier is ours, to be told in CONNACK.
-    pub(super) assigned: bool,
     /// Whether a place among the sessions of the identity is held for it.
     pub(super) holds_place: bool,
     pub(super) granted: Granted,

@@ -21,6 +21,7 @@ mod ledger;
 mod output;
 mod publish;
 mod record;
+mod send;
 mod settings;
 mod subscribe;
 mod timeout;
@@ -253,8 +254,9 @@ impl Broker {
     /// Sends `packet` unless the connection is being closed. Packets that say why it is closed
     /// are sent by effects, which know better.
     fn send(&mut self, connection: ConnectionId, packet: Packet) {
-        if self.connections.get(&connection).is_some_and(|known| known.phase != Phase::Closing) {
-            self.outputs.push_back(Output::Send { connection, packet });
+        let open = |known: &&Connection| known.phase != Phase::Closing;
+        if let Some(known) = self.connections.get(&connection).filter(open) {
+            send::send(&mut self.outputs, connection, known, packet);
         }
     }
 
@@ -264,7 +266,7 @@ impl Broker {
         if frees_quota {
             known.unacknowledged = known.unacknowledged.saturating_sub(1);
         }
-        self.outputs.push_back(Output::Send { connection, packet });
+        send::send(&mut self.outputs, connection, known, packet);
     }
 }
 

@@ -358,7 +358,7 @@ impl Broker {
             connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
         }
         let packet = acknowledgement(qos, packet_id, reason, reason_string);
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        super::send::send(&mut self.outputs, id, connection, packet);
     }
 
     /// How a message that goes on is answered: quarantine is still a no.
@@ -383,7 +383,7 @@ impl Broker {
     }
 
     /// The Reason String of a refusal: what an operator needs to find the entry, no more. Absent
-    /// when the client wants none or could not take it. [MQTT-3.1.2-29], [MQTT-3.4.2-2]
+    /// when the client wants none [MQTT-3.1.2-29]; taken off again where it has no room for it.
     pub(super) fn reason_string(
         &self,
         id: ConnectionId,
@@ -391,9 +391,7 @@ impl Broker {
         refusal: Refusal,
     ) -> Option<String> {
         let connection = self.connections.get(&id)?;
-        let fits = connection.packet_bytes_max >= REASON_PACKET_BYTES;
-        (connection.wants_reasons && fits)
-            .then(|| format!("{}; decision {decision}", refusal.name()))
+        connection.wants_reasons.then(|| format!("{}; decision {decision}", refusal.name()))
     }
 
     /// Stops reading from a connection for a while.
@@ -413,9 +411,6 @@ impl Stopped {
         Box::new(Self { received, refused, v3, by_limit, disconnect: false })
     }
 }
-
-/// An acknowledgement with a Reason String needs at most this many bytes.
-const REASON_PACKET_BYTES: usize = 256;
 
 const BEYOND_RECEIVE_MAXIMUM: Violation = Violation {
     reason: ReasonCode::ReceiveMaximumExceeded,

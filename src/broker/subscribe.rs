@@ -1,12 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE: decided and recorded filter by filter, put into force when the
 //! entries are on disk (sections 3.8 to 3.11).
 
+use super::Broker;
 use super::deliver::begin_walk;
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
 use super::output::EventKind;
 use super::record::{RefusalKey, beginning, refusal_fields};
-use super::{Broker, Output};
 use crate::evidence::{Decision, EntryType};
 use crate::mqtt::{
     AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
@@ -198,7 +198,7 @@ impl Broker {
         }
         let properties = AckProperties::default();
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.send(id, packet);
         self.pump(now, key);
     }
 
@@ -267,6 +267,6 @@ impl Broker {
         }
         let properties = AckProperties::default();
         let packet = Packet::UnsubAck(Box::new(UnsubAck { packet_id, properties, reasons }));
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.send(id, packet);
     }
 }

@@ -211,3 +211,47 @@ fn a_resumed_session_keeps_to_the_new_receive_maximum() {
     }
     assert_eq!(rig.delivered(board), []);
 }
+
+#[test]
+fn the_clients_maximum_packet_size_holds_for_every_packet_of_ours() {
+    let with_room = |rig: &mut Rig, bytes: u32| {
+        let mut packet = connect(V5, "a");
+        packet.properties.maximum_packet_size = Some(bytes);
+        let id = rig.connect("device/a", packet);
+        (id, rig.take(id))
+    };
+    let len = |packet: &Packet| crate::mqtt::encoded_len(packet, V5).unwrap();
+    let mut rig = Rig::new();
+    let (id, sent) = with_room(&mut rig, 1_000);
+    let connack_bytes = len(&sent[0]);
+    rig.packet(id, publish("plant/b/x", "{}", QoS::AtLeastOnce, 1));
+    rig.sync();
+    let [Packet::PubAck(why)] = &rig.take(id)[..] else { panic!() };
+    assert!(why.properties.is_some());
+    let reason_bytes = len(&Packet::PubAck(why.clone()));
+    rig.close(id);
+
+    for (bytes, has_reason) in [(reason_bytes, true), (reason_bytes - 1, false)] {
+        let (id, _) = with_room(&mut rig, bytes as u32);
+        rig.packet(id, publish("plant/b/x", "{}", QoS::AtLeastOnce, 1));
+        rig.sync();
+        let [Packet::PubAck(ack)] = &rig.take(id)[..] else { panic!() };
+        assert_eq!(ack.reason, ReasonCode::NotAuthorized);
+        let text = ack.properties.as_ref().and_then(|p| p.reason_string.as_ref());
+        assert_eq!(text.is_some(), has_reason, "at {bytes} bytes");
+        rig.close(id);
+    }
+
+    // CONNACK itself: it fits, it does not, and not even the refusal does.
+    let (id, sent) = with_room(&mut rig, connack_bytes as u32);
+    assert!(matches!(&sent[..], [Packet::ConnAck(ack)] if ack.reason == ReasonCode::Success));
+    rig.close(id);
+    let (id, sent) = with_room(&mut rig, connack_bytes as u32 - 1);
+    assert!(
+        matches!(&sent[..], [Packet::ConnAck(ack)] if ack.reason == ReasonCode::PacketTooLarge)
+    );
+    assert_eq!(rig.closed.pop(), Some(id));
+    let (id, sent) = with_room(&mut rig, 4);
+    assert_eq!((sent, rig.closed.pop()), (vec![], Some(id)));
+    assert_eq!(rig.broker.sessions.len(), 0);
+}
