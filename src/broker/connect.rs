@@ -57,10 +57,9 @@ impl Broker {
         };
         let author = Author::new(identity, client_id, connect.version);
         let granted = self.grant(&connect);
-        let holds_place = match self.check_connect(&author, &connect, &granted) {
-            Ok(holds_place) => holds_place,
-            Err(refused) => return self.refuse_connect(now, id, &author, &connect, &refused),
-        };
+        if let Err(refused) = self.check_connect(&author, &connect, &granted) {
+            return self.refuse_connect(now, id, &author, &connect, &refused);
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.author = Some(author.clone());
         }
@@ -73,19 +72,18 @@ impl Broker {
             author,
             connect,
             will,
-            holds_place,
             granted,
             offset,
         })));
     }
 
-    /// All that can refuse a CONNECT. True: a place among the identity's sessions is held for it.
+    /// All that can refuse a CONNECT. What it accepts has claimed its session.
     fn check_connect(
         &mut self,
         author: &Author,
         connect: &Connect,
         granted: &Granted,
-    ) -> Result<bool, Refused> {
+    ) -> Result<(), Refused> {
         let bounds = &self.settings.bounds;
         // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
         let empty_refused = match connect.version {
@@ -116,15 +114,7 @@ impl Broker {
             // [MQTT-3.1.2-24]: whoever cannot be told so is not connected.
             return Err(Refusal::PacketSizeTooSmall.into());
         }
-        let key = (author.identity().clone(), author.client_id().clone());
-        if self.session_keys.contains_key(&key) {
-            return Ok(false);
-        }
-        if self.sessions.len() >= bounds.sessions_total_max as usize {
-            return Err(Refusal::SessionCount.into());
-        }
-        self.limits.open_session(author.identity())?;
-        Ok(true)
+        self.claim_session((author.identity().clone(), author.client_id().clone()))
     }
 
     /// What of the client's wishes is granted.
@@ -222,12 +212,8 @@ impl Broker {
         let id = accepted.connection;
         let index = synced.first_index() + accepted.offset;
         let map_key = (accepted.author.identity().clone(), accepted.author.client_id().clone());
-        if accepted.holds_place {
-            // The session that is made below takes its own.
-            self.limits.close_session(accepted.author.identity());
-        }
         if self.connections.get(&id).is_none_or(|known| known.phase != Phase::Connecting) {
-            return;
+            return self.unclaim_session(&map_key);
         }
         let known = self.session_keys.get(&map_key).copied();
         // [MQTT-3.1.4-3]: only the same identity gets here, so nobody else's session is taken.
@@ -244,8 +230,9 @@ impl Broker {
         }
         let key = match self.session_keys.get(&map_key).copied() {
             Some(key) => key,
-            None => self.make_session(map_key, &accepted),
+            None => self.make_session(map_key.clone(), &accepted),
         };
+        self.unclaim_session(&map_key);
         self.attach(now, key, &accepted, index);
         self.counters.connects += 1;
         let AcceptedConnect { author, connect, granted, .. } = &accepted;
@@ -261,9 +248,7 @@ impl Broker {
         map_key: (crate::identity::Identity, ClientId),
         accepted: &AcceptedConnect,
     ) -> SessionKey {
-        // There was room when the CONNECT was decided; since then only CONNECTs of the same batch
-        // can have come between.
-        let holds_place = self.limits.open_session(&map_key.0).is_ok();
+        let holds_place = self.give_place(&map_key);
         let key = SessionKey(self.next_session);
         self.next_session += 1;
         self.session_keys.insert(map_key, key);
@@ -273,6 +258,7 @@ impl Broker {
                 author: accepted.author.clone(),
                 connection: None,
                 subscriptions: Default::default(),
+                reserved: Vec::new(),
                 inbound: Inbound::default(),
                 outbound: Outbound::new(1),
                 retained: Default::default(),

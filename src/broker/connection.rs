@@ -1,6 +1,6 @@
 //! What the core keeps of one Network Connection, and of one session.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::input::{ConnectionFacts, ConnectionId};
@@ -71,6 +71,8 @@ pub(super) struct Session {
     pub(super) author: Author,
     pub(super) connection: Option<ConnectionId>,
     pub(super) subscriptions: BTreeMap<TopicFilter, Subscription>,
+    /// Filters that were permitted and wait for the disk, as often as they do.
+    pub(super) reserved: Vec<TopicFilter>,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound<Delivery>,
     pub(super) retained: VecDeque<RetainedCursor>,
@@ -84,6 +86,23 @@ pub(super) struct Session {
     pub(super) connect_index: u64,
     /// Whether it takes one of its identity's places.
     pub(super) holds_place: bool,
+}
+
+impl Session {
+    /// Whether `filter` is in force, or soon will be.
+    pub(super) fn counts(&self, filter: &TopicFilter) -> bool {
+        self.subscriptions.contains_key(filter) || self.reserved.contains(filter)
+    }
+
+    /// How many different filters are in force, or soon will be.
+    pub(super) fn subscription_count(&self) -> usize {
+        let soon: BTreeSet<&TopicFilter> = self
+            .reserved
+            .iter()
+            .filter(|filter| !self.subscriptions.contains_key(*filter))
+            .collect();
+        self.subscriptions.len() + soon.len()
+    }
 }
 
 /// How far the retained messages of one new subscription were sent.

@@ -229,11 +229,9 @@ impl Broker {
             self.subscriptions.remove(filter, key);
         }
         self.forget_queued(session.outbound.queued(), (0, 0));
-        let identity = session.author.identity().clone();
-        self.session_keys.remove(&(identity.clone(), session.author.client_id().clone()));
-        if session.holds_place {
-            self.limits.close_session(&identity);
-        }
+        let name = (session.author.identity().clone(), session.author.client_id().clone());
+        self.session_keys.remove(&name);
+        self.return_place(&name, session.holds_place);
         self.timers.clear(Timer::SessionExpiry(key));
         self.timers.clear(Timer::WillDelay(key));
         self.timers.clear(Timer::RetainedWalk(key));

@@ -10,6 +10,7 @@
 //! into the open batch; `release` resumes it when the batch is on disk.
 
 mod acknowledge;
+mod claims;
 mod connect;
 mod connection;
 mod counters;
@@ -64,8 +65,11 @@ pub struct Broker {
     sessions: Map<SessionKey, Session>,
     /// Which session a client means: no identity can name another's. [`SessionKey`]s are ours.
     session_keys: BTreeMap<(Identity, ClientId), SessionKey>,
+    claims: claims::Claims,
     next_session: u64,
     subscriptions: SubscriptionTree,
+    /// Subscriptions that were permitted and are not yet in force.
+    subscriptions_reserved: usize,
     retained: Retained,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
@@ -91,8 +95,10 @@ impl Broker {
             connections: Map::default(),
             sessions: Map::default(),
             session_keys: BTreeMap::new(),
+            claims: claims::Claims::default(),
             next_session: 0,
             subscriptions: SubscriptionTree::default(),
+            subscriptions_reserved: 0,
             retained: Retained::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
@@ -241,7 +247,8 @@ impl Broker {
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }
-            (Effect::Subscribed { connection, packet_id, filters }, _) => {
+            (Effect::Subscribed { connection, session, packet_id, filters }, _) => {
+                self.release_reserved(session, &filters);
                 self.subscribed(now, connection, packet_id, filters);
             }
             (Effect::Unsubscribed { connection, packet_id, filters }, _) => {
