@@ -65,6 +65,8 @@ pub enum Refusal {
     RetainedFull,
     /// The Authentication Method is not supported.
     AuthenticationMethod,
+    /// The Maximum Packet Size of the client is smaller than the CONNACK that would accept it.
+    PacketSizeTooSmall,
 }
 
 impl Refusal {
@@ -100,6 +102,7 @@ impl Refusal {
             Self::SchemaMismatch => ("schema.mismatch", R::ImplementationSpecificError),
             Self::RetainedFull => ("retained.full", R::QuotaExceeded),
             Self::AuthenticationMethod => ("auth.method", R::BadAuthenticationMethod),
+            Self::PacketSizeTooSmall => ("session.packet_bytes", R::PacketTooLarge),
         }
     }
 

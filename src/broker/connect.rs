@@ -56,11 +56,10 @@ impl Broker {
             false => connect.client_id.clone(),
         };
         let author = Author::new(identity, client_id, connect.version);
-        let holds_place = match self.check_connect(&author, &connect) {
-            Ok(holds_place) => holds_place,
-            Err(refused) => return self.refuse_connect(now, id, &author, &connect, &refused),
-        };
         let granted = self.grant(&connect);
+        if let Err(refused) = self.check_connect(&author, &connect, &granted) {
+            return self.refuse_connect(now, id, &author, &connect, &refused);
+        }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.author = Some(author.clone());
         }
@@ -73,15 +72,18 @@ impl Broker {
             author,
             connect,
             will,
-            assigned,
-            holds_place,
             granted,
             offset,
         })));
     }
 
-    /// All that can refuse a CONNECT. True: a place among the identity's sessions is held for it.
-    fn check_connect(&mut self, author: &Author, connect: &Connect) -> Result<bool, Refused> {
+    /// All that can refuse a CONNECT. What it accepts has claimed its session.
+    fn check_connect(
+        &mut self,
+        author: &Author,
+        connect: &Connect,
+        granted: &Granted,
+    ) -> Result<(), Refused> {
         let bounds = &self.settings.bounds;
         // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
         let empty_refused = match connect.version {
@@ -106,15 +108,13 @@ impl Broker {
         if let Some(will) = &connect.will {
             self.judge_will(author, will)?;
         }
-        let key = (author.identity().clone(), author.client_id().clone());
-        if self.session_keys.contains_key(&key) {
-            return Ok(false);
+        let connack = Packet::ConnAck(Box::new(self.connack(author, connect, granted, false)));
+        let room = connect.properties.maximum_packet_size.map_or(usize::MAX, |max| max as usize);
+        if super::send::fit(connack, connect.version, room).is_none() {
+            // [MQTT-3.1.2-24]: whoever cannot be told so is not connected.
+            return Err(Refusal::PacketSizeTooSmall.into());
         }
-        if self.sessions.len() >= bounds.sessions_total_max as usize {
-            return Err(Refusal::SessionCount.into());
-        }
-        self.limits.open_session(author.identity())?;
-        Ok(true)
+        self.claim_session((author.identity().clone(), author.client_id().clone()))
     }
 
     /// What of the client's wishes is granted.
@@ -212,12 +212,8 @@ impl Broker {
         let id = accepted.connection;
         let index = synced.first_index() + accepted.offset;
         let map_key = (accepted.author.identity().clone(), accepted.author.client_id().clone());
-        if accepted.holds_place {
-            // The session that is made below takes its own.
-            self.limits.close_session(accepted.author.identity());
-        }
         if self.connections.get(&id).is_none_or(|known| known.phase != Phase::Connecting) {
-            return;
+            return self.unclaim_session(&map_key);
         }
         let known = self.session_keys.get(&map_key).copied();
         // [MQTT-3.1.4-3]: only the same identity gets here, so nobody else's session is taken.
@@ -234,12 +230,15 @@ impl Broker {
         }
         let key = match self.session_keys.get(&map_key).copied() {
             Some(key) => key,
-            None => self.make_session(map_key, &accepted),
+            None => self.make_session(map_key.clone(), &accepted),
         };
+        self.unclaim_session(&map_key);
         self.attach(now, key, &accepted, index);
         self.counters.connects += 1;
-        let packet = Packet::ConnAck(Box::new(self.connack(&accepted, session_present)));
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        let AcceptedConnect { author, connect, granted, .. } = &accepted;
+        let connack = self.connack(author, connect, granted, session_present);
+        let packet = Packet::ConnAck(Box::new(connack));
+        self.send(id, packet);
         self.outputs.push_back(Output::Resume { connection: id });
         self.pump(now, key);
     }
@@ -249,9 +248,7 @@ impl Broker {
         map_key: (crate::identity::Identity, ClientId),
         accepted: &AcceptedConnect,
     ) -> SessionKey {
-        // There was room when the CONNECT was decided; since then only CONNECTs of the same batch
-        // can have come between.
-        let holds_place = self.limits.open_session(&map_key.0).is_ok();
+        let holds_place = self.give_place(&map_key);
         let key = SessionKey(self.next_session);
         self.next_session += 1;
         self.session_keys.insert(map_key, key);
@@ -261,6 +258,7 @@ impl Broker {
                 author: accepted.author.clone(),
                 connection: None,
                 subscriptions: Default::default(),
+                reserved: Vec::new(),
                 inbound: Inbound::default(),
                 outbound: Outbound::new(1),
                 retained: Default::default(),
@@ -303,24 +301,30 @@ impl Broker {
         }
     }
 
-    fn connack(&self, accepted: &AcceptedConnect, session_present: bool) -> ConnAck {
+    fn connack(
+        &self,
+        author: &Author,
+        connect: &Connect,
+        granted: &Granted,
+        session_present: bool,
+    ) -> ConnAck {
         let bounds = &self.settings.bounds;
         let reason = ReasonCode::Success;
-        if !accepted.connect.version.is_v5() {
+        if !connect.version.is_v5() {
             // [MQTT-3.2.2-2] of 3.1.1; 3.1 has no such flag and its encoder leaves it out.
             return ConnAck { session_present, reason, properties: Default::default() };
         }
-        let wished = accepted.connect.properties.session_expiry_seconds.unwrap_or(0);
-        let granted = accepted.granted.session_expiry_seconds;
+        let wished = connect.properties.session_expiry_seconds.unwrap_or(0);
+        let expiry = granted.session_expiry_seconds;
+        let assigned = connect.client_id.as_str().is_empty();
         let properties = ConnAckProperties {
-            session_expiry_seconds: (granted != wished).then_some(granted),
+            session_expiry_seconds: (expiry != wished).then_some(expiry),
             receive_maximum: Some(bounds.receive_maximum),
             maximum_packet_size: Some(bounds.packet_bytes_max),
-            assigned_client_identifier: accepted
-                .assigned
-                .then(|| accepted.author.client_id().as_str().to_owned()),
+            // [MQTT-3.2.2-16]
+            assigned_client_identifier: assigned.then(|| author.client_id().as_str().to_owned()),
             topic_alias_maximum: Some(bounds.topic_alias_maximum),
-            server_keep_alive_seconds: accepted.granted.server_keep_alive,
+            server_keep_alive_seconds: granted.server_keep_alive,
             ..Default::default()
         };
         ConnAck { session_present, reason, properties }

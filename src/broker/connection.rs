@@ -1,6 +1,6 @@
 //! What the core keeps of one Network Connection, and of one session.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::input::{ConnectionFacts, ConnectionId};
@@ -30,6 +30,10 @@ pub(super) struct Connection {
     pub(super) wants_reasons: bool,
     /// QoS 1 and 2 messages of the client that we have not finished acknowledging.
     pub(super) unacknowledged: u32,
+    /// QoS 1 and 2 messages of the client that we have not answered yet, with PUBACK or PUBREC.
+    pub(super) unanswered: u32,
+    /// Whether a 3.x client is not read because those are too many.
+    pub(super) held_back: bool,
     /// Bytes of deliveries handed to the shell and not yet written.
     pub(super) outstanding_bytes: usize,
     /// Index of the `connect` entry, once that is on disk.
@@ -53,6 +57,8 @@ impl Connection {
             packet_bytes_max: usize::MAX,
             wants_reasons: true,
             unacknowledged: 0,
+            unanswered: 0,
+            held_back: false,
             outstanding_bytes: 0,
             connect_index: None,
             entries: 0,
@@ -71,6 +77,8 @@ pub(super) struct Session {
     pub(super) author: Author,
     pub(super) connection: Option<ConnectionId>,
     pub(super) subscriptions: BTreeMap<TopicFilter, Subscription>,
+    /// Filters that were permitted and wait for the disk, as often as they do.
+    pub(super) reserved: Vec<TopicFilter>,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound<Delivery>,
     pub(super) retained: VecDeque<RetainedCursor>,
@@ -84,6 +92,23 @@ pub(super) struct Session {
     pub(super) connect_index: u64,
     /// Whether it takes one of its identity's places.
     pub(super) holds_place: bool,
+}
+
+impl Session {
+    /// Whether `filter` is in force, or soon will be.
+    pub(super) fn counts(&self, filter: &TopicFilter) -> bool {
+        self.subscriptions.contains_key(filter) || self.reserved.contains(filter)
+    }
+
+    /// How many different filters are in force, or soon will be.
+    pub(super) fn subscription_count(&self) -> usize {
+        let soon: BTreeSet<&TopicFilter> = self
+            .reserved
+            .iter()
+            .filter(|filter| !self.subscriptions.contains_key(*filter))
+            .collect();
+        self.subscriptions.len() + soon.len()
+    }
 }
 
 /// How far the retained messages of one new subscription were sent.

@@ -24,7 +24,13 @@ pub(super) enum Effect {
     /// Route a message, then acknowledge it.
     Publish(Box<AcceptedPublish>),
     /// Put subscriptions into force, SUBACK, then retained messages.
-    Subscribed { connection: ConnectionId, packet_id: PacketId, filters: Vec<DecidedFilter> },
+    Subscribed {
+        connection: ConnectionId,
+        /// Whose bound the subscriptions count towards from their decision on.
+        session: SessionKey,
+        packet_id: PacketId,
+        filters: Vec<DecidedFilter>,
+    },
     /// Take subscriptions out of force, then UNSUBACK.
     Unsubscribed { connection: ConnectionId, packet_id: PacketId, filters: Vec<DecidedUnsubscribe> },
     /// Tell the operator.
@@ -40,10 +46,6 @@ pub(super) struct AcceptedConnect {
     pub(super) author: Author,
     pub(super) connect: Box<Connect>,
     pub(super) will: Option<Will>,
-    /// Whether the Client Identifier is ours, to be told in CONNACK.
-    pub(super) assigned: bool,
-    /// Whether a place among the sessions of the identity is held for it.
-    pub(super) holds_place: bool,
     pub(super) granted: Granted,
     /// Place of its entry in the batch.
     pub(super) offset: u64,

@@ -10,6 +10,7 @@
 //! into the open batch; `release` resumes it when the batch is on disk.
 
 mod acknowledge;
+mod claims;
 mod connect;
 mod connection;
 mod counters;
@@ -21,6 +22,7 @@ mod ledger;
 mod output;
 mod publish;
 mod record;
+mod send;
 mod settings;
 mod subscribe;
 mod timeout;
@@ -63,12 +65,15 @@ pub struct Broker {
     sessions: Map<SessionKey, Session>,
     /// Which session a client means: no identity can name another's. [`SessionKey`]s are ours.
     session_keys: BTreeMap<(Identity, ClientId), SessionKey>,
+    claims: claims::Claims,
     next_session: u64,
     subscriptions: SubscriptionTree,
+    /// Subscriptions that were permitted and are not yet in force.
+    subscriptions_reserved: usize,
     retained: Retained,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
-    /// Messages and bytes in all queues.
+    /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -90,8 +95,10 @@ impl Broker {
             connections: Map::default(),
             sessions: Map::default(),
             session_keys: BTreeMap::new(),
+            claims: claims::Claims::default(),
             next_session: 0,
             subscriptions: SubscriptionTree::default(),
+            subscriptions_reserved: 0,
             retained: Retained::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
@@ -235,12 +242,13 @@ impl Broker {
                 debug_assert!(false, "an effect with a record was released without its batch")
             }
             (Effect::Answer { connection, packet, frees_quota }, _) => {
-                self.answer(connection, packet, frees_quota);
+                self.answer(now, connection, packet, frees_quota);
             }
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }
-            (Effect::Subscribed { connection, packet_id, filters }, _) => {
+            (Effect::Subscribed { connection, session, packet_id, filters }, _) => {
+                self.release_reserved(session, &filters);
                 self.subscribed(now, connection, packet_id, filters);
             }
             (Effect::Unsubscribed { connection, packet_id, filters }, _) => {
@@ -253,18 +261,23 @@ impl Broker {
     /// Sends `packet` unless the connection is being closed. Packets that say why it is closed
     /// are sent by effects, which know better.
     fn send(&mut self, connection: ConnectionId, packet: Packet) {
-        if self.connections.get(&connection).is_some_and(|known| known.phase != Phase::Closing) {
-            self.outputs.push_back(Output::Send { connection, packet });
+        let open = |known: &&Connection| known.phase != Phase::Closing;
+        if let Some(known) = self.connections.get(&connection).filter(open) {
+            send::send(&mut self.outputs, connection, known, packet);
         }
     }
 
     /// Sends an answer that has waited for its batch.
-    fn answer(&mut self, connection: ConnectionId, packet: Packet, frees_quota: bool) {
+    fn answer(&mut self, now: Now, connection: ConnectionId, packet: Packet, frees_quota: bool) {
         let Some(known) = self.connections.get_mut(&connection) else { return };
         if frees_quota {
             known.unacknowledged = known.unacknowledged.saturating_sub(1);
         }
-        self.outputs.push_back(Output::Send { connection, packet });
+        let answers = matches!(packet, Packet::PubAck(_) | Packet::PubRec(_));
+        send::send(&mut self.outputs, connection, known, packet);
+        if answers {
+            self.answered(now, connection);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::output::{EventKind, Output};
 use super::record::{RefusalKey, beginning, refusal_fields};
 use super::{Broker, disconnect::Ending};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter, Recorded, Synced, commitment};
-use crate::limits::Admission;
+use crate::limits::{Admission, Charge};
 use crate::mqtt::{
     Ack, AckProperties, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Violation,
     encode_forwarded,
@@ -21,7 +21,7 @@ use crate::policy::V3Refusal;
 use crate::refusal::{Refusal, Refused};
 use crate::routing::{Message, kept_bytes};
 use crate::schema::{Conforming, Outcome};
-use crate::session::{Received, Timer};
+use crate::session::{Phase, Received, Timer};
 use crate::time::Now;
 
 /// Where the line ended for a message that was refused.
@@ -32,6 +32,8 @@ pub(super) struct Stopped {
     v3: V3Refusal,
     /// Whether a limit said so, and more of the same is only counted.
     by_limit: bool,
+    /// How long the limit wants nothing more read.
+    pause: Duration,
     /// Whether the limit ends the connection.
     disconnect: bool,
 }
@@ -89,7 +91,7 @@ impl Broker {
         self.route(now, &message);
         if let Some(acknowledge) = acknowledge {
             self.counters.publish_to_ack.observe(now.instant.since(arrived));
-            self.acknowledge(&recorded, acknowledge);
+            self.acknowledge(now, &recorded, acknowledge);
         }
     }
 
@@ -106,19 +108,27 @@ impl Broker {
             return Ok(None);
         };
         let topic = connection.aliases.resolve(&publish)?;
+        if publish.qos > QoS::AtMostOnce {
+            connection.unanswered += 1;
+            // 3.x knows no Receive Maximum: not reading slows its client instead.
+            if connection.unanswered >= quota && !connection.is_v5() && !connection.held_back {
+                connection.held_back = true;
+                self.outputs.push_back(Output::Pause { connection: id });
+            }
+        }
         let resent = publish.qos == QoS::ExactlyOnce
             && publish.packet_id.is_some_and(|packet_id| {
                 self.sessions.get(&key).is_some_and(|session| session.inbound.contains(packet_id))
             });
         if let (true, Some(packet_id)) = (resent, publish.packet_id) {
             let bytes = topic.as_str().len() + publish.payload.len();
-            let within = self.limits.charge(now, author.identity(), bytes);
-            self.recognise_resend(now, id, &topic, packet_id, within.err());
+            let charge = self.limits.charge(now, author.identity(), bytes, false);
+            self.recognise_resend(now, id, &topic, packet_id, charge);
             return Ok(None);
         }
         if publish.qos > QoS::AtMostOnce {
             connection.unacknowledged += 1;
-            // [MQTT-3.3.4-7]; 3.x clients were told no maximum, so reading slows them instead.
+            // [MQTT-3.3.4-7]
             if connection.unacknowledged > quota && connection.is_v5() {
                 return Err(BEYOND_RECEIVE_MAXIMUM);
             }
@@ -134,16 +144,16 @@ impl Broker {
         id: ConnectionId,
         topic: &TopicName,
         packet_id: PacketId,
-        beyond: Option<Refused>,
+        charge: Charge,
     ) {
         self.counters.publishes_duplicate += 1;
         // Beyond its limits an identity's resends are counted, not listed.
         let identity = self.connections.get(&id).map(|known| known.facts.identity.clone());
-        let listed = match (beyond, identity) {
-            (Some(refused), Some(identity)) => {
+        let listed = match (&charge, identity) {
+            (Charge::Beyond { refused, .. }, Some(identity)) => {
                 self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal))
             }
-            (Some(_), None) | (None, _) => true,
+            (Charge::Beyond { .. }, None) | (Charge::Within, _) => true,
         };
         if listed {
             let decision = self.decide();
@@ -153,6 +163,13 @@ impl Broker {
                     .text("topic", beginning(topic.as_str()))
                     .number("pid", packet_id.as_u16().into())
             });
+        }
+        match charge {
+            Charge::Within => {}
+            Charge::Beyond { disconnect: true, .. } => {
+                return self.end(now, id, Ending::RateTooHigh);
+            }
+            Charge::Beyond { pause, .. } => self.slow_down(now, id, pause),
         }
         self.ledger.wait(Effect::Answer {
             connection: id,
@@ -167,28 +184,24 @@ impl Broker {
         &mut self,
         now: Now,
         received: Received,
-    ) -> Result<(Conforming, Option<Duration>), Box<Stopped>> {
+    ) -> Result<(Conforming, Duration), Box<Stopped>> {
         let received = match self.check_bounds(received) {
             Ok(received) => received,
-            Err(mut stopped) => {
-                stopped.by_limit = self.is_beyond_limits(now, &stopped.received);
-                return Err(stopped);
-            }
+            Err(stopped) => return Err(self.charge(now, stopped)),
         };
         let policy = &self.settings.policy;
         let authorized = match policy.authorize(received) {
             Ok(authorized) => authorized,
             Err((received, refused)) => {
                 let v3 = policy.v3_refusal_for(received.author(), received.topic());
-                let by_limit = self.is_beyond_limits(now, &received);
-                return Err(Stopped::at(received, refused, v3, by_limit));
+                return Err(self.charge(now, Stopped::at(received, refused, v3, false)));
             }
         };
         self.counters.publishes_authorized += 1;
         let v3 = authorized.v3_refusal();
         let (admitted, pause) = match self.limits.admit(now, authorized) {
-            Admission::Admitted(admitted) => (admitted, None),
-            Admission::Slowed { admitted, pause } => (admitted, Some(pause)),
+            Admission::Admitted(admitted) => (admitted, Duration::ZERO),
+            Admission::Slowed { admitted, pause } => (admitted, pause),
             Admission::Refused { authorized, refused, disconnect } => {
                 let mut stopped = Stopped::at(authorized.into_received(), refused, v3, true);
                 stopped.disconnect = disconnect;
@@ -213,11 +226,20 @@ impl Broker {
         }
     }
 
-    /// Counts a message that was refused before the limiter saw it: a flood of what is forbidden
-    /// costs as much as any other.
-    fn is_beyond_limits(&mut self, now: Now, received: &Received) -> bool {
-        let bytes = received.topic().as_str().len() + received.publish().payload.len();
-        self.limits.charge(now, received.author().identity(), bytes).is_err()
+    /// Charges a message that was refused before the limiter saw it: a flood of what is forbidden
+    /// costs as much as any other, and ends as any other.
+    fn charge(&mut self, now: Now, mut stopped: Box<Stopped>) -> Box<Stopped> {
+        let (author, publish) = (stopped.received.author(), stopped.received.publish());
+        let bytes = stopped.received.topic().as_str().len() + publish.payload.len();
+        let told = author.version().is_v5() && publish.qos > QoS::AtMostOnce;
+        match self.limits.charge(now, author.identity(), bytes, told) {
+            Charge::Within => {}
+            Charge::Beyond { pause, disconnect, .. } => {
+                (stopped.by_limit, stopped.pause) = (true, pause);
+                stopped.disconnect = disconnect;
+            }
+        }
+        stopped
     }
 
     /// The bounds that need no policy: levels, bytes, User Properties, room for retained messages.
@@ -311,7 +333,7 @@ impl Broker {
 
     /// Answers a PUBLISH that stopped on the line.
     fn refuse_publish(&mut self, now: Now, id: ConnectionId, stopped: Stopped) {
-        let Stopped { received, refused, v3, by_limit, disconnect } = stopped;
+        let Stopped { received, refused, v3, by_limit, pause, disconnect } = stopped;
         self.counters.refuse(refused.refusal);
         let decision = self.decide();
         let identity = received.author().identity().clone();
@@ -328,6 +350,7 @@ impl Broker {
         if disconnect {
             return self.end(now, id, Ending::RateTooHigh);
         }
+        self.slow_down(now, id, pause);
         let publish = received.publish();
         let (Some(packet_id), Some(connection)) = (publish.packet_id, self.connections.get(&id))
         else {
@@ -347,7 +370,7 @@ impl Broker {
     }
 
     /// Acknowledges what is on disk.
-    fn acknowledge(&mut self, recorded: &Recorded, acknowledge: Acknowledge) {
+    fn acknowledge(&mut self, now: Now, recorded: &Recorded, acknowledge: Acknowledge) {
         let Acknowledge { connection: id, packet_id, qos, reason, reason_string } = acknowledge;
         debug_assert!(
             recorded.conforming().admitted().authorized().received().publish().qos == qos
@@ -358,7 +381,24 @@ impl Broker {
             connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
         }
         let packet = acknowledgement(qos, packet_id, reason, reason_string);
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        super::send::send(&mut self.outputs, id, connection, packet);
+        self.answered(now, id);
+    }
+
+    /// A PUBLISH of QoS 1 or 2 has its PUBACK or PUBREC: a client that was held back may go on.
+    /// What a QoS 2 message still waits for is the client's to send, so it must be read.
+    pub(super) fn answered(&mut self, now: Now, id: ConnectionId) {
+        let quota = u32::from(self.settings.bounds.receive_maximum);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.unanswered = connection.unanswered.saturating_sub(1);
+        if connection.held_back && connection.unanswered < quota {
+            connection.held_back = false;
+            let slowed = connection.unread_until > now.instant;
+            connection.unread_until = connection.unread_until.max(now.instant);
+            if !slowed && connection.phase == Phase::Connected {
+                self.outputs.push_back(Output::Resume { connection: id });
+            }
+        }
     }
 
     /// How a message that goes on is answered: quarantine is still a no.
@@ -383,7 +423,7 @@ impl Broker {
     }
 
     /// The Reason String of a refusal: what an operator needs to find the entry, no more. Absent
-    /// when the client wants none or could not take it. [MQTT-3.1.2-29], [MQTT-3.4.2-2]
+    /// when the client wants none [MQTT-3.1.2-29]; taken off again where it has no room for it.
     pub(super) fn reason_string(
         &self,
         id: ConnectionId,
@@ -391,14 +431,14 @@ impl Broker {
         refusal: Refusal,
     ) -> Option<String> {
         let connection = self.connections.get(&id)?;
-        let fits = connection.packet_bytes_max >= REASON_PACKET_BYTES;
-        (connection.wants_reasons && fits)
-            .then(|| format!("{}; decision {decision}", refusal.name()))
+        connection.wants_reasons.then(|| format!("{}; decision {decision}", refusal.name()))
     }
 
     /// Stops reading from a connection for a while.
-    fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Option<Duration>) {
-        let Some(pause) = pause else { return };
+    fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
         let until = now.instant.after(pause);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread_until = until;
@@ -410,12 +450,10 @@ impl Broker {
 
 impl Stopped {
     fn at(received: Received, refused: Refused, v3: V3Refusal, by_limit: bool) -> Box<Self> {
-        Box::new(Self { received, refused, v3, by_limit, disconnect: false })
+        let (pause, disconnect) = (Duration::ZERO, false);
+        Box::new(Self { received, refused, v3, by_limit, pause, disconnect })
     }
 }
-
-/// An acknowledgement with a Reason String needs at most this many bytes.
-const REASON_PACKET_BYTES: usize = 256;
 
 const BEYOND_RECEIVE_MAXIMUM: Violation = Violation {
     reason: ReasonCode::ReceiveMaximumExceeded,

@@ -1,12 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE: decided and recorded filter by filter, put into force when the
 //! entries are on disk (sections 3.8 to 3.11).
 
+use super::Broker;
 use super::deliver::begin_walk;
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
 use super::output::EventKind;
 use super::record::{RefusalKey, beginning, refusal_fields};
-use super::{Broker, Output};
 use crate::evidence::{Decision, EntryType};
 use crate::mqtt::{
     AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
@@ -25,22 +25,43 @@ impl Broker {
             return;
         };
         if let Err(refused) = self.check_subscribe(now, &author, packet) {
-            return self.refuse_subscribe(now, id, &author, packet, refused);
+            return self.refuse_subscribe(now, id, key, packet, refused);
         }
         let mut filters = Vec::with_capacity(packet.filters.len());
-        let mut added = 0;
         for wanted in &packet.filters {
-            let decided = self.decide_filter(&author, key, packet, wanted, added);
-            if decided.is_ok() {
-                added += 1;
+            let decided = self.decide_filter(&author, key, packet, wanted);
+            if let Ok((filter, ..)) = &decided {
+                self.reserve(key, filter.clone());
             }
             filters.push(self.record_subscribe(now, id, &author, wanted, decided));
         }
         self.ledger.wait(Effect::Subscribed {
             connection: id,
+            session: key,
             packet_id: packet.packet_id,
             filters,
         });
+    }
+
+    /// Counts a subscription from its decision on, so that one batch cannot pass a bound.
+    fn reserve(&mut self, key: SessionKey, filter: TopicFilter) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.reserved.push(filter);
+        }
+        self.subscriptions_reserved += 1;
+    }
+
+    /// What was reserved comes into force now, or its session is gone.
+    pub(super) fn release_reserved(&mut self, key: SessionKey, filters: &[DecidedFilter]) {
+        let mut session = self.sessions.get_mut(&key);
+        for (filter, ..) in filters.iter().filter_map(|decided| decided.subscription.as_ref()) {
+            self.subscriptions_reserved = self.subscriptions_reserved.saturating_sub(1);
+            if let Some(session) = &mut session
+                && let Some(at) = session.reserved.iter().position(|reserved| reserved == filter)
+            {
+                session.reserved.remove(at);
+            }
+        }
     }
 
     /// Refuses a SUBSCRIBE as a whole: one entry, however many filters it has.
@@ -48,18 +69,21 @@ impl Broker {
         &mut self,
         now: Now,
         id: ConnectionId,
-        author: &Author,
+        session: SessionKey,
         packet: &Subscribe,
         refused: Refused,
     ) {
+        let Some(author) = self.sessions.get(&session).map(|session| session.author.clone()) else {
+            return;
+        };
         let Some(first) = packet.filters.first() else { return };
-        let first = self.record_subscribe(now, id, author, first, Err(refused));
+        let first = self.record_subscribe(now, id, &author, first, Err(refused));
         let reason = first.reason;
         let refused = |_| DecidedFilter { reason, reason_string: None, subscription: None };
         let others = packet.filters.iter().skip(1).map(refused);
         let filters = std::iter::once(first).chain(others).collect();
         let packet_id = packet.packet_id;
-        self.ledger.wait(Effect::Subscribed { connection: id, packet_id, filters });
+        self.ledger.wait(Effect::Subscribed { connection: id, session, packet_id, filters });
     }
 
     /// What concerns the packet as a whole.
@@ -92,7 +116,6 @@ impl Broker {
         key: SessionKey,
         packet: &Subscribe,
         wanted: &SubscribeFilter,
-        added: usize,
     ) -> Result<(TopicFilter, Subscription, RetainHandling), Refused> {
         let bounds = &self.settings.bounds;
         if wanted.filter.len() > usize::from(bounds.filter_bytes_max) {
@@ -104,12 +127,13 @@ impl Broker {
             return Err(Refusal::TopicTooDeep.into());
         }
         let permit = self.settings.policy.may_subscribe(author, &filter)?;
-        let session = self.sessions.get(&key);
-        let (known, count) = session.map_or((false, 0), |session| {
-            (session.subscriptions.contains_key(&filter), session.subscriptions.len())
-        });
-        let full = count + added >= bounds.subscriptions_max as usize
-            || self.subscriptions.len() + added >= bounds.subscriptions_total_max as usize;
+        let (known, count) = self
+            .sessions
+            .get(&key)
+            .map_or((false, 0), |session| (session.counts(&filter), session.subscription_count()));
+        let total = self.subscriptions.len() + self.subscriptions_reserved;
+        let full = count >= bounds.subscriptions_max as usize
+            || total >= bounds.subscriptions_total_max as usize;
         if !known && full {
             return Err(Refusal::SubscriptionCount.into());
         }
@@ -204,7 +228,7 @@ impl Broker {
         }
         let properties = AckProperties { reason_string, user_properties: Vec::new() };
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.send(id, packet);
         self.pump(now, key);
     }
 
@@ -273,6 +297,6 @@ impl Broker {
         }
         let properties = AckProperties::default();
         let packet = Packet::UnsubAck(Box::new(UnsubAck { packet_id, properties, reasons }));
-        self.outputs.push_back(Output::Send { connection: id, packet });
+        self.send(id, packet);
     }
 }

@@ -54,6 +54,17 @@ pub fn encode(
     append(first_byte(packet), &Body { of: packet, version }, out)
 }
 
+/// Length in bytes of what [`encode`] appends, for the receiver's Maximum Packet Size.
+///
+/// # Errors
+/// When the packet has no encoding in `version`.
+pub fn encoded_len(packet: &Packet, version: ProtocolVersion) -> Result<usize, EncodeError> {
+    let remaining = length(&Body { of: packet, version })?;
+    let mut header = Length::default();
+    header.variable(remaining)?;
+    Ok(1 + header.0 + remaining)
+}
+
 /// A PUBLISH encoded once for all its subscribers: only DUP and the Packet Identifier differ
 /// between copies. Cheap to clone.
 #[derive(Clone, Debug)]

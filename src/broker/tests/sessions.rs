@@ -211,3 +211,153 @@ fn a_resumed_session_keeps_to_the_new_receive_maximum() {
     }
     assert_eq!(rig.delivered(board), []);
 }
+
+#[test]
+fn the_clients_maximum_packet_size_holds_for_every_packet_of_ours() {
+    let with_room = |rig: &mut Rig, bytes: u32| {
+        let mut packet = connect(V5, "a");
+        packet.properties.maximum_packet_size = Some(bytes);
+        let id = rig.connect("device/a", packet);
+        (id, rig.take(id))
+    };
+    let len = |packet: &Packet| crate::mqtt::encoded_len(packet, V5).unwrap();
+    let mut rig = Rig::new();
+    let (id, sent) = with_room(&mut rig, 1_000);
+    let connack_bytes = len(&sent[0]);
+    rig.packet(id, publish("plant/b/x", "{}", QoS::AtLeastOnce, 1));
+    rig.sync();
+    let [Packet::PubAck(why)] = &rig.take(id)[..] else { panic!() };
+    assert!(why.properties.is_some());
+    let reason_bytes = len(&Packet::PubAck(why.clone()));
+    rig.close(id);
+
+    for (bytes, has_reason) in [(reason_bytes, true), (reason_bytes - 1, false)] {
+        let (id, _) = with_room(&mut rig, bytes as u32);
+        rig.packet(id, publish("plant/b/x", "{}", QoS::AtLeastOnce, 1));
+        rig.sync();
+        let [Packet::PubAck(ack)] = &rig.take(id)[..] else { panic!() };
+        assert_eq!(ack.reason, ReasonCode::NotAuthorized);
+        let text = ack.properties.as_ref().and_then(|p| p.reason_string.as_ref());
+        assert_eq!(text.is_some(), has_reason, "at {bytes} bytes");
+        rig.close(id);
+    }
+
+    // CONNACK itself: it fits, it does not, and not even the refusal does.
+    let (id, sent) = with_room(&mut rig, connack_bytes as u32);
+    assert!(matches!(&sent[..], [Packet::ConnAck(ack)] if ack.reason == ReasonCode::Success));
+    rig.close(id);
+    let (id, sent) = with_room(&mut rig, connack_bytes as u32 - 1);
+    assert!(
+        matches!(&sent[..], [Packet::ConnAck(ack)] if ack.reason == ReasonCode::PacketTooLarge)
+    );
+    assert_eq!(rig.closed.pop(), Some(id));
+    let (id, sent) = with_room(&mut rig, 4);
+    assert_eq!((sent, rig.closed.pop()), (vec![], Some(id)));
+    assert_eq!(rig.broker.sessions.len(), 0);
+}
+
+fn is_accepted(rig: &mut Rig, id: ConnectionId) -> bool {
+    connack(rig, id).reason == ReasonCode::Success
+}
+
+/// Sends CONNECT; its batch is not on disk yet.
+fn begin(rig: &mut Rig, uri_path: &str, client_id: &str) -> ConnectionId {
+    let id = rig.open(uri_path);
+    rig.versions.insert(id, V5);
+    rig.packet(id, Packet::Connect(Box::new(lasting(V5, client_id, 100))));
+    id
+}
+
+#[test]
+fn one_batch_of_connects_cannot_pass_the_bounds_on_sessions() {
+    let bounds = Bounds { sessions_total_max: 3, ..Bounds::default() };
+    let mut limits = LimitsConfig::default();
+    limits.default.sessions_max = 2;
+    let mut rig = Rig::with(bounds, limits);
+    // Of one identity, the second of them twice: it is one session.
+    let ids = ["a", "a2", "a2", "a3"].map(|client_id| begin(&mut rig, "device/a", client_id));
+    rig.sync();
+    let accepted = ids.map(|id| is_accepted(&mut rig, id));
+    assert_eq!(accepted, [true, true, true, false], "sessions_max of the identity");
+    let ids = ["b", "c"].map(|name| begin(&mut rig, &format!("device/{name}"), name));
+    rig.sync();
+    let accepted = ids.map(|id| is_accepted(&mut rig, id));
+    assert_eq!((accepted, rig.broker.sessions.len()), ([true, false], 3), "sessions_total_max");
+}
+
+#[test]
+fn a_place_is_kept_for_who_claims_it_and_freed_for_others_else() {
+    let mut limits = LimitsConfig::default();
+    limits.default.sessions_max = 1;
+    let mut rig = Rig::with(Bounds::default(), limits);
+    let gone = begin(&mut rig, "device/a", "a");
+    rig.input(Input::Closed { connection: gone, cause: CloseCause::Peer });
+    rig.sync();
+    assert_eq!(rig.broker.sessions.len(), 0, "it came to nothing");
+
+    let first = begin(&mut rig, "device/a", "a2");
+    rig.sync();
+    assert!(is_accepted(&mut rig, first), "so its place was free");
+    rig.close(first);
+    // The session ends between the decision of the next CONNECT and its batch.
+    let second = begin(&mut rig, "device/a", "a2");
+    rig.now.instant = rig.now.instant.after(Duration::from_secs(100));
+    rig.broker.handle_timeout(rig.now);
+    assert_eq!(rig.broker.sessions.len(), 0);
+    let other = begin(&mut rig, "device/a", "a3");
+    rig.sync();
+    assert!(is_accepted(&mut rig, second));
+    assert!(!is_accepted(&mut rig, other), "the place was claimed");
+    rig.close(second);
+    rig.advance(Duration::from_secs(100));
+    let other = begin(&mut rig, "device/a", "a3");
+    rig.sync();
+    assert!(is_accepted(&mut rig, other));
+}
+
+#[test]
+fn b06_one_batch_of_subscribes_cannot_pass_the_bounds_on_subscriptions() {
+    let bounds = Bounds { subscriptions_max: 2, subscriptions_total_max: 3, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let subscribe = |rig: &mut Rig, id: ConnectionId, filter: &str| {
+        let options = SubscriptionOptions::default();
+        let filters = vec![SubscribeFilter { filter: filter.to_owned(), options }];
+        rig.packet(
+            id,
+            Packet::Subscribe(Box::new(Subscribe {
+                packet_id: PacketId::ONE,
+                subscription_identifier: None,
+                user_properties: Vec::new(),
+                filters,
+            })),
+        );
+    };
+    let reasons = |rig: &mut Rig, id: ConnectionId| -> Vec<ReasonCode> {
+        rig.sync();
+        let sent = rig.take(id);
+        let reason = |packet| match packet {
+            Packet::SubAck(ack) => ack.reasons[0],
+            other => panic!("{other:?}"),
+        };
+        sent.into_iter().map(reason).collect()
+    };
+    use ReasonCode::{QuotaExceeded, Success};
+    let one = rig.client("dashboard/b", V5);
+    for filter in ["plant/1", "plant/2", "plant/2", "plant/3"] {
+        subscribe(&mut rig, one, filter);
+    }
+    assert_eq!(reasons(&mut rig, one), [Success, Success, Success, QuotaExceeded]);
+    let two = rig.client("dashboard/c", V5);
+    for filter in ["plant/1", "plant/2"] {
+        subscribe(&mut rig, two, filter);
+    }
+    assert_eq!(reasons(&mut rig, two), [Success, QuotaExceeded], "the broker's bound");
+    assert_eq!(rig.broker.subscriptions.len(), 3);
+
+    // What came to nothing is no longer counted.
+    rig.close(one);
+    subscribe(&mut rig, two, "plant/9");
+    rig.input(Input::Closed { connection: two, cause: CloseCause::Peer });
+    rig.sync();
+    assert_eq!((rig.broker.subscriptions.len(), rig.broker.subscriptions_reserved), (0, 0));
+}
