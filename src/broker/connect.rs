@@ -85,16 +85,15 @@ impl Broker {
         granted: &Granted,
     ) -> Result<(), Refused> {
         let bounds = &self.settings.bounds;
-        // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
-        let empty_refused = match connect.version {
-            ProtocolVersion::V3_1 => true,
-            ProtocolVersion::V3_1_1 => !connect.clean_start,
+        let client_id = connect.client_id.as_str();
+        let breaks_version = match connect.version {
+            // 3.1, section 3.1: from 1 to 23 characters.
+            ProtocolVersion::V3_1 => !(1..=23).contains(&client_id.chars().count()),
+            // [MQTT-3.1.3-8] of 3.1.1: an empty one needs Clean Session.
+            ProtocolVersion::V3_1_1 => client_id.is_empty() && !connect.clean_start,
             ProtocolVersion::V5 => false,
         };
-        let client_id = connect.client_id.as_str();
-        if (client_id.is_empty() && empty_refused)
-            || client_id.len() > usize::from(bounds.client_id_bytes_max)
-        {
+        if breaks_version || client_id.len() > usize::from(bounds.client_id_bytes_max) {
             return Err(Refusal::ClientIdInvalid.into());
         }
         self.settings.policy.may_use_client_id(author.identity(), author.client_id())?;

@@ -139,6 +139,12 @@ impl Broker {
                 violation_fields(entry.decision(Decision::Deny), violation)
             });
         }
+        // [MQTT-3.1.4-1], [MQTT-3.2.2-6] of 3.1.1: none of its return codes says that a CONNECT is
+        // malformed, so the connection is closed without a CONNACK.
+        let v3 = self.connections.get(&id).is_some_and(|known| !known.is_v5());
+        if v3 && !has_return_code(violation.reason) {
+            return self.close_unnamed(id);
+        }
         self.reject(id, violation.reason, None);
     }
 
@@ -256,6 +262,11 @@ impl Broker {
         self.record(now, EntryType::Stop, &decision, |entry| entry);
         self.ledger.wait(Effect::Stopped);
     }
+}
+
+/// Whether 3.x can say in CONNACK why a CONNECT is wrong.
+fn has_return_code(reason: ReasonCode) -> bool {
+    matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid)
 }
 
 fn violation_fields<'a>(entry: EntryWriter<'a>, violation: &Violation) -> EntryWriter<'a> {

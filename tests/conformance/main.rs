@@ -13,3 +13,4 @@ mod codec_vectors;
 mod packets;
 mod rumqttd_differential;
 mod rumqttd_meaning;
+mod wire;
