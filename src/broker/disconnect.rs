@@ -116,7 +116,7 @@ impl Broker {
         self.violate(now, id, &violation);
     }
 
-    /// A peer broke the protocol: recorded, told if its version is known, closed.
+    /// A peer broke the protocol: recorded, told if its version is known, closed. [MQTT-4.13.1-1]
     pub(super) fn violate(&mut self, now: Now, id: ConnectionId, violation: &Violation) {
         let Some(connection) = self.connections.get(&id) else { return };
         if connection.phase == Phase::Closing {
@@ -194,11 +194,13 @@ impl Broker {
             connection.phase = Phase::Closing;
             connection.session = None;
         }
+        // [MQTT-3.14.0-1]
         if let (Some(reason), Phase::Connected, true) = (reason, phase, v5) {
             let properties = DisconnectProperties::default();
             let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
             self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: false });
         }
+        // [MQTT-3.14.4-2], [MQTT-4.13.2-1]
         self.ledger.wait(Effect::Close(id));
         if let Some(key) = session {
             self.detach(now, key, publishes_will);
@@ -222,11 +224,13 @@ impl Broker {
         if publishes_will {
             self.schedule_will(now, key);
         } else {
+            // [MQTT-3.1.2-10]
             session.will = None;
         }
         if expiry_seconds == 0 {
             return self.end_session(now, key);
         }
+        // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
         let due = now.instant.after(session_expiry(expiry_seconds));
         self.timers.set(due, Timer::SessionExpiry(key));
     }
