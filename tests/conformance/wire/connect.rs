@@ -102,6 +102,16 @@ fn another_protocol_is_closed_without_an_answer() {
 }
 
 #[test]
+fn an_unknown_level_is_answered_in_the_form_that_its_client_reads() {
+    let site = Site::new();
+    let rows = [("MQTT", 0, 0x01), ("MQTT", 3, 0x01), ("MQIsdp", 4, 0x01), ("MQTT", 6, 0x84)];
+    for (name, level, code) in rows {
+        let bytes = packet(0x10, &[&field(name), &[level, CLEAN, 0, 60], &field("a")]);
+        is_refused(&site, V3_1_1, &bytes, Some(code));
+    }
+}
+
+#[test]
 fn the_fields_of_the_payload_are_read_in_their_order() {
     let site = Site::new();
     for version in [V3_1, V3_1_1, V5] {

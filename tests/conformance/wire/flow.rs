@@ -2,6 +2,10 @@
 //! Size, Topic Alias Maximum, Request Problem Information (sections 3.1.2.11 and 4.9); and
 //! shared subscriptions (4.8.2).
 
+#![expect(clippy::disallowed_methods, reason = "waiting for what must not come")]
+
+use std::time::Duration;
+
 use super::bytes::*;
 use super::client::Client;
 use super::site::Site;
@@ -75,6 +79,36 @@ fn what_is_larger_than_the_clients_maximum_packet_size_is_as_if_it_had_been_sent
         }
         let lengths: Vec<usize> = reader.fence().iter().map(Vec::len).collect();
         assert_eq!(lengths, [40, overhead + 1], "QoS {qos}");
+    }
+}
+
+#[test]
+fn no_packet_is_larger_than_the_clients_maximum_packet_size() {
+    let site = Site::new();
+    let filters = [("t/a", 0); 8];
+    let all = [
+        subscribe_with(V5, 1, b"", &filters),
+        publish(V5, 0x32, "t/forbidden/a", 2, b"", b"x"),
+        publish(V5, 0x32, "t/a", 3, b"", &[b'x'; 200]),
+        unsubscribe(V5, 4, &filters.map(|(filter, _)| filter)),
+        ack(0x50, 5),
+        ack(0x62, 6),
+    ]
+    .concat();
+    let longest = |maximum: u8| {
+        let packet = connect(V5, CLEAN, &[0x27, 0, 0, 0, maximum], &[&field("a")]);
+        let mut client = Client::open(&site, "a", V5);
+        client.send(&[&packet[..], &all].concat());
+        // Nothing may come that could be waited for.
+        std::thread::sleep(Duration::from_millis(100));
+        // A violation at the end, so that there is a DISCONNECT too.
+        client.send(b"\xC1\x00");
+        let packets = client.until_closed();
+        packets.iter().map(Vec::len).max().unwrap_or(0)
+    };
+    assert!(longest(255) > 200, "there is something to leave out");
+    for maximum in [1, 2, 3, 5, 8, 12, 13, 20, 40, 100] {
+        assert!(longest(maximum) <= usize::from(maximum), "{maximum}");
     }
 }
 
