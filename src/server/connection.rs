@@ -229,7 +229,7 @@ impl Connection {
         if self.link.gate.get() == Gate::Ended { bytes.len() } else { used }
     }
 
-    /// CONNECT came: nothing behind it is looked at until the core has decided.
+    /// CONNECT came: nothing behind it is looked at until the core has decided. [MQTT-3.1.4-6]
     fn accept_connect(&mut self) {
         self.decoder.set_packet_bytes_max(self.local.bounds.packet_bytes_max);
         self.needed = 0;
