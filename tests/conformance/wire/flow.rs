@@ -138,8 +138,9 @@ fn reason_strings_and_user_properties_stay_out_where_they_do_not_fit_or_are_not_
         disconnect(0x81),
     ];
     let wanted = refusals(b"");
-    assert!(wanted[0].len() > bare[0].len(), "there is a Reason String to leave out");
-    assert!(wanted[1].len() > bare[1].len());
+    for at in 0..3 {
+        assert!(wanted[at].len() > bare[at].len(), "there is a Reason String to leave out");
+    }
     // A Maximum Packet Size of 40, and Request Problem Information 0.
     assert_eq!(refusals(b"\x27\x00\x00\x00\x28"), bare);
     assert_eq!(refusals(b"\x17\x00"), bare);

@@ -175,11 +175,11 @@ fn a_qos_2_message_that_was_sent_does_not_expire() {
     away(&site, V5);
     let (mut board, _) = Client::lasting(&site, "board", V5);
     let mut device = Client::clean(&site, "device", V5);
-    let message = publish(V5, 0x34, "t/a", 1, b"\x02\x00\x00\x00\x01", b"x");
+    let message = publish(V5, 0x34, "t/a", 1, b"\x02\x00\x00\x00\x02", b"x");
     assert_eq!(device.ask(&message), ack(0x50, 1));
     assert_eq!(board.next(), message);
     drop(board);
-    std::thread::sleep(Duration::from_millis(1_300));
+    std::thread::sleep(Duration::from_millis(2_300));
     let (mut board, _) = Client::lasting(&site, "board", V5);
     let again = publish(V5, 0x3C, "t/a", 1, b"\x02\x00\x00\x00\x00", b"x");
     assert_eq!(board.fence(), [again]);

@@ -10,7 +10,9 @@ const NOTHING: [Vec<u8>; 0] = [];
 fn every_filter_has_its_answer_in_its_place() {
     let site = Site::new();
     for (version, invalid) in [(V3_1, 0x80), (V3_1_1, 0x80), (V5, 0x8F)] {
-        let mut client = Client::clean(&site, "a", version);
+        // Without Reason Strings.
+        let packet = connect(version, CLEAN, b"\x17\x00", &[&field("a")]);
+        let (mut client, _) = Client::connect(&site, "a", version, &packet);
         let filters = [("t/a", 2), ("t/#/b", 1), ("t/b", 0), ("", 0), ("t/c+", 0), ("+/c/#", 1)];
         let granted = [2, invalid, 0, invalid, invalid, 1];
         let packet = subscribe_with(version, 0x0102, b"", &filters);
@@ -30,7 +32,9 @@ fn every_filter_has_its_answer_in_its_place() {
 #[test]
 fn shared_filters_have_a_name_and_a_filter() {
     let site = Site::new();
-    let mut client = Client::clean(&site, "a", V5);
+    // Without Reason Strings.
+    let packet = connect(V5, CLEAN, b"\x17\x00", &[&field("a")]);
+    let (mut client, _) = Client::connect(&site, "a", V5, &packet);
     for filter in
         ["$share/g", "$share/g/", "$share//t/a", "$share/g+/t/a", "$share/#/t/a", "$share"]
     {

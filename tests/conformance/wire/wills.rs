@@ -124,8 +124,8 @@ fn a_violation_and_a_takeover_publish_the_will() {
 fn a_delayed_will_waits_for_the_client_to_come_back() {
     let site = Site::new();
     let mut board = board(&site, V5);
-    // Will Delay Interval 1, Session Expiry Interval 60.
-    let connect = with_will(V5, 0, b"\x11\x00\x00\x00\x3C", b"\x18\x00\x00\x00\x01", "gone");
+    // Will Delay Interval 2, Session Expiry Interval 60.
+    let connect = with_will(V5, 0, b"\x11\x00\x00\x00\x3C", b"\x18\x00\x00\x00\x02", "gone");
     let gone = publish(V5, 0x30, "t/will", 0, b"", b"gone");
     drop(device(&site, V5, &connect));
     assert_eq!(board.fence(), [] as [Vec<u8>; 0], "not yet");
@@ -137,7 +137,7 @@ fn a_delayed_will_waits_for_the_client_to_come_back() {
         V5,
         &super::bytes::connect(V5, 0, b"\x11\x00\x00\x00\x3C", &[&field("device")]),
     );
-    std::thread::sleep(Duration::from_millis(1_300));
+    std::thread::sleep(Duration::from_millis(2_300));
     assert_eq!(board.fence(), [] as [Vec<u8>; 0]);
     back.send(GOODBYE);
     back.until_closed();
