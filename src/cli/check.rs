@@ -7,10 +7,10 @@ use clap::Subcommand;
 
 use super::files::{self, FileFault};
 use super::{Answer, CliFailure, show};
-use crate::config::Config;
+use crate::config::{ClientCertificate, Config};
 use crate::identity::{Issuer, Issuers};
 use crate::schema::Schemas;
-use crate::server::tls::{Pem, certificates, server_config};
+use crate::server::tls::{self, Pem, certificates, server_config, websocket_config};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
@@ -57,10 +57,15 @@ pub(super) fn load_schemas(directory: &Path) -> Result<Schemas, CliFailure> {
     Ok(Schemas::parse(&path.display().to_string(), &text, read)?)
 }
 
-/// Reads the issuers and makes the TLS configuration.
-pub(super) fn load_tls(
-    config: &Config,
-) -> Result<(Arc<rustls::ServerConfig>, Arc<Issuers>), CliFailure> {
+/// TLS of every listener, and whom it trusts.
+pub(super) struct ListenerTls {
+    pub(super) mqtt: Arc<rustls::ServerConfig>,
+    pub(super) websocket: Option<Arc<rustls::ServerConfig>>,
+    pub(super) issuers: Arc<Issuers>,
+}
+
+/// Reads the issuers and makes the TLS configurations.
+pub(super) fn load_tls(config: &Config) -> Result<ListenerTls, CliFailure> {
     let mut issuers = Vec::new();
     for issuer in &config.issuers {
         let text = files::read(&issuer.anchors)?;
@@ -80,5 +85,16 @@ pub(super) fn load_tls(
     let names = (config.tls.certificate.display().to_string(), format!("{:?}", config.tls.key));
     let chain = Pem { file: &names.0, text: &chain };
     let key = Pem { file: &names.1, text: &key };
-    Ok((server_config(chain, key, Arc::clone(&issuers))?, issuers))
+    let websocket = config.listen.websocket.as_ref().map(|websocket| {
+        let client_certificate = match websocket.client_certificate {
+            ClientCertificate::Required => tls::ClientCertificate::Required,
+            ClientCertificate::Optional => tls::ClientCertificate::Optional,
+        };
+        websocket_config(chain, key, Arc::clone(&issuers), client_certificate)
+    });
+    Ok(ListenerTls {
+        mqtt: server_config(chain, key, Arc::clone(&issuers))?,
+        websocket: websocket.transpose()?,
+        issuers,
+    })
 }

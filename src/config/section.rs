@@ -166,6 +166,11 @@ impl<'t, 'p> Section<'t, 'p> {
         self.fields.boolean(field, self.problems).unwrap_or(default)
     }
 
+    /// A table within.
+    pub(super) fn table(&mut self, field: &'static str) -> Option<(&'t DeTable<'t>, Range<usize>)> {
+        self.fields.table(field, self.problems)
+    }
+
     /// An address and port.
     pub(super) fn address(&mut self, field: &'static str) -> Option<SocketAddr> {
         let text = self.fields.string(field, self.problems)?;

@@ -2,7 +2,6 @@
 //!
 //! The shipped `config/avow.toml` writes every one of them out; a test holds the two together.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +10,13 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer};
 
+use super::listen::listen;
+#[cfg(test)]
+use super::listen::{LISTEN, WEBSOCKET};
 use super::problem::ConfigProblem;
 use super::section::Section;
 use super::{
-    Config, Evidence, Files, IssuerConfig, Listen, Log, LogFormat, LogLevel, Metrics, Node,
+    Config, Evidence, Files, IssuerConfig, Log, LogFormat, LogLevel, Metrics, Node,
     OnEvidenceFailure, Tls,
 };
 use crate::identity::Role;
@@ -23,8 +25,8 @@ use crate::limits::LimitsConfig;
 use crate::session::Bounds;
 use crate::source::{FieldProblem, Fields, Problems};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
@@ -34,20 +36,23 @@ const SECTIONS: &[&str] = &[
 ];
 
 const NODE: &[&str] = &["name", "trust_domain"];
-const LISTEN: &[&str] = &["mqtt", "handshakes_max", "connect_timeout", "connections_max"];
 const TLS: &[&str] = &["certificate", "key"];
 const ISSUER: &[&str] = &["id", "anchors", "trust_domain", "roles", "name_prefix"];
 const FILES: &[&str] = &["policy", "schemas"];
 const METRICS: &[&str] = &["address", "allow_remote"];
 const LOG: &[&str] = &["format", "level"];
 
-/// Every field of every section, for the test that the shipped file shows them all.
+/// Every field of every section, for the test that the shipped file shows them all; those of
+/// `[listen.websocket]` beside them, because that section is shown as a comment.
 #[cfg(test)]
-pub(super) fn every_field() -> impl Iterator<Item = &'static str> {
-    [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, EVIDENCE, LOG].concat().into_iter()
+pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
+    let mut fields =
+        [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, EVIDENCE, LOG].concat();
+    fields.retain(|field| *field != "websocket");
+    (fields, WEBSOCKET)
 }
 
-type Found = Problems<ConfigProblem>;
+pub(super) type Found = Problems<ConfigProblem>;
 
 /// Reads the whole file. After a problem the result holds defaults and must be thrown away.
 pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found) -> Config {
@@ -64,8 +69,8 @@ pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found
     let at_issuers = top.tables("issuer", problems);
 
     let node = node(at_node, problems);
-    let listen = listen(at_listen, problems);
     let mut bounds = mqtt(at_mqtt, problems);
+    let listen = listen(at_listen, bounds.packet_bytes_max, problems);
     session(at_session, &mut bounds, listen.connections_max, problems);
     let limits = limits(at_limits, bounds.packet_bytes_max, problems);
     Config {
@@ -98,17 +103,6 @@ fn node((table, span): At<'_>, problems: &mut Found) -> Node {
 }
 
 const TRUST_DOMAIN: &str = "a trust domain, 1 to 255 of a-z 0-9 . - _";
-
-fn listen((table, span): At<'_>, problems: &mut Found) -> Listen {
-    let mut s = Section::new(table, span, "[listen]", LISTEN, problems);
-    let seconds = Duration::from_secs;
-    Listen {
-        mqtt: s.address("mqtt").unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8883))),
-        handshakes_max: narrow(s.count("handshakes_max", 256, 1..=16_384)),
-        connect_timeout: s.duration("connect_timeout", seconds(10), seconds(1)..=seconds(60)),
-        connections_max: narrow(s.count("connections_max", 10_000, 1..=1_000_000)),
-    }
-}
 
 fn tls((table, span): At<'_>, dir: &Path, problems: &mut Found) -> Tls {
     let mut s = Section::new(table, span, "[tls]", TLS, problems);
@@ -379,6 +373,6 @@ fn log((table, span): At<'_>, problems: &mut Found) -> Log {
 }
 
 /// A value whose range was checked, in the type of its field.
-fn narrow<T: TryFrom<u64> + From<u16>>(value: u64) -> T {
+pub(super) fn narrow<T: TryFrom<u64> + From<u16>>(value: u64) -> T {
     T::try_from(value).unwrap_or_else(|_| T::from(u16::MAX))
 }

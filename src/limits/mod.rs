@@ -19,10 +19,12 @@ mod address;
 mod admit;
 mod bucket;
 mod config;
+mod network;
 
 pub use address::AddressLimiter;
 pub use admit::{Admission, Admitted, Limits};
 pub use config::{ClassConfig, ClassLimits, LimitsConfig, LimitsConfigError, OnLimit};
+pub use network::Network;
 
 #[cfg(test)]
 mod tests;
