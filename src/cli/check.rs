@@ -89,6 +89,7 @@ pub(super) fn load_tls(config: &Config) -> Result<ListenerTls, CliFailure> {
         let client_certificate = match websocket.client_certificate {
             ClientCertificate::Required => tls::ClientCertificate::Required,
             ClientCertificate::Optional => tls::ClientCertificate::Optional,
+            ClientCertificate::None => tls::ClientCertificate::None,
         };
         websocket_config(chain, key, Arc::clone(&issuers), client_certificate)
     });

@@ -66,8 +66,11 @@ fn websocket(
 ) -> WebSocketListen {
     let mut s = Section::new(table, span, "[listen.websocket]", WEBSOCKET, problems);
     let path = s.text("path", "a path of A-Z a-z 0-9 / . - _", "\"/mqtt\"", is_path);
-    let certificates =
-        [("required", ClientCertificate::Required), ("optional", ClientCertificate::Optional)];
+    let certificates = [
+        ("required", ClientCertificate::Required),
+        ("optional", ClientCertificate::Optional),
+        ("none", ClientCertificate::None),
+    ];
     let mut websocket = WebSocketListen {
         address: s.address("address").unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8884))),
         path: path.unwrap_or_else(|| "/mqtt".to_owned()),

@@ -107,8 +107,10 @@ pub struct WebSocketListen {
 pub enum ClientCertificate {
     /// It must.
     Required,
-    /// It may do without.
+    /// It is asked for one and may do without.
     Optional,
+    /// It is not asked.
+    None,
 }
 
 /// Proxies that tell whose connections they carry.

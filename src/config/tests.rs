@@ -212,7 +212,7 @@ fn a_websocket_listener_reads_with_its_proxies() {
 fn what_a_websocket_listener_must_not_be_says_its_fix() {
     let text = format!(
         "{LEAST}[listen.websocket]\norigins = [\"*\", \"https://Wall.example/\"]\n\
-         path = \"mqtt?x\"\nclient_certificate = \"none\"\nproxy_protocol = \"v1\"\n\
+         path = \"mqtt?x\"\nclient_certificate = \"maybe\"\nproxy_protocol = \"v1\"\n\
          trusted_proxies = [\"0.0.0.0/0\", \"10.0.0.1/8\"]\n"
     );
     let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
@@ -223,8 +223,8 @@ fn what_a_websocket_listener_must_not_be_says_its_fix() {
         help: write scheme, host and port as the browser's address bar shows them, in lower case, without path, default port or wildcard: "https://wall.example:8443"; `http` only for localhost
     avow.toml:11:8: `mqtt?x` is not a path of A-Z a-z 0-9 / . - _
         help: write `path = "/mqtt"`
-    avow.toml:12:22: `client_certificate` cannot be `none`
-        help: choose one of `required`, `optional`
+    avow.toml:12:22: `client_certificate` cannot be `maybe`
+        help: choose one of `required`, `optional`, `none`
     avow.toml:14:20: `trusted_proxies` holds every address: anybody could claim to be anybody
         help: list the addresses of the proxies alone, such as "10.0.0.5/32"
     avow.toml:14:33: `10.0.0.1/8` is not an address or a block of addresses

@@ -22,7 +22,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs::cipher_suite as suite;
 use rustls::crypto::{self, CryptoProvider};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{
     CipherSuite, ClientConfig, ConnectionCommon, ProtocolVersion, RootCertStore, ServerConfig,
@@ -47,8 +48,11 @@ pub const ALPN_HTTP: &[u8] = b"http/1.1";
 pub enum ClientCertificate {
     /// It must.
     Required,
-    /// It may do without.
+    /// It is asked for one and may do without. Chromium is not among those who do: it gives up a
+    /// WebSocket that is asked for a certificate which its user has not chosen before.
     Optional,
+    /// It is not asked.
+    None,
 }
 
 /// The cipher suites, best first: every one has forward secrecy and an AEAD.
@@ -168,7 +172,7 @@ pub(super) fn server_config_at(
     issuers: Arc<Issuers>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
-    listener_config(chain, key, AvowClientVerifier::new(issuers), ALPN_MQTT, time)
+    listener_config(chain, key, Arc::new(AvowClientVerifier::new(issuers)), ALPN_MQTT, time)
 }
 
 pub(super) fn websocket_config_at(
@@ -178,9 +182,10 @@ pub(super) fn websocket_config_at(
     client_certificate: ClientCertificate,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
-    let verifier = match client_certificate {
-        ClientCertificate::Required => AvowClientVerifier::new(issuers),
-        ClientCertificate::Optional => AvowClientVerifier::optional(issuers),
+    let verifier: Arc<dyn ClientCertVerifier> = match client_certificate {
+        ClientCertificate::Required => Arc::new(AvowClientVerifier::new(issuers)),
+        ClientCertificate::Optional => Arc::new(AvowClientVerifier::optional(issuers)),
+        ClientCertificate::None => WebPkiClientVerifier::no_client_auth(),
     };
     listener_config(chain, key, verifier, ALPN_HTTP, time)
 }
@@ -188,14 +193,14 @@ pub(super) fn websocket_config_at(
 fn listener_config(
     chain: Pem<'_>,
     key: Pem<'_>,
-    verifier: AvowClientVerifier,
+    verifier: Arc<dyn ClientCertVerifier>,
     protocol: &[u8],
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&VERSIONS)
         .map_err(TlsFault::Provider)?
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(chain)?, private_key(key)?)
         .map_err(|source| TlsFault::Credential {
             certificate_file: chain.file.to_owned(),
