@@ -364,7 +364,8 @@ fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
     for asks in ["optional", "none"] {
         let (plant, port) = plant(ORIGIN, &format!("client_certificate = \"{asks}\""));
         let device = plant.device("press-7");
-        let stranger = Plant::new().device("press-7");
+        let elsewhere = Plant::new();
+        let stranger = elsewhere.device("press-7");
         let mut broker = plant.serve();
         let mut socket = Socket::open(port, &device, None);
         socket.send(good_request().as_bytes());
@@ -380,7 +381,7 @@ fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
             let mut socket = Socket::open(port, &device, Some(&stranger));
             socket.send(good_request().as_bytes());
             assert_eq!(socket.head(), "");
-            rows.push(("certificate.issuer", 1));
+            rows.push(("certificate.unknown_issuer", 1));
             Socket::upgraded(port, &device).send(&frame(CLOSE, &[]));
             rows.push(("peer.closed", 1));
         }
@@ -388,7 +389,7 @@ fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
         let mut raw = Raw::open(broker.address, tls(&device, None), Version::V5);
         raw.send(&connect(Version::V5, "press-7"));
         assert_eq!(raw.answer(), Answer::Closed);
-        rows.push(("certificate.none", 1));
+        rows.push(("certificate.no_certificate", 1));
         broker.lives();
         assert!(broker.stop().success());
         assert_eq!(refusals(&plant), expected(&rows), "{asks}");
