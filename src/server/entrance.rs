@@ -59,6 +59,23 @@ pub(super) struct Entered {
     pub(super) begin: Instant,
 }
 
+/// Who did not come in, and the answer that it is owed.
+pub(super) struct TurnedAway {
+    pub(super) refused: Refused,
+    farewell: Option<Box<Farewell>>,
+}
+
+struct Farewell {
+    stream: TlsStream<TcpStream>,
+    refusal: UpgradeRefusal,
+}
+
+impl From<Refused> for TurnedAway {
+    fn from(refused: Refused) -> Self {
+        Self { refused, farewell: None }
+    }
+}
+
 /// A stream after TLS, and its place among the handshakes.
 struct Secured<'a> {
     stream: TlsStream<TcpStream>,
@@ -112,13 +129,13 @@ impl Entrance {
         }
     }
 
-    /// Lets `socket` in, or says why not.
+    /// Lets `socket` in, or says why not; then the caller reports it and calls [`Self::dismiss`].
     pub(super) async fn enter(
         &self,
         socket: TcpStream,
         peer: SocketAddr,
         deadline: Instant,
-    ) -> Result<Entered, Refused> {
+    ) -> Result<Entered, TurnedAway> {
         let secured = self.in_time(deadline, self.shake_hands(socket)).await?;
         match &self.websocket {
             None => {
@@ -147,7 +164,7 @@ impl Entrance {
         secured: Secured<'_>,
         peer: SocketAddr,
         deadline: Instant,
-    ) -> Result<Entered, Refused> {
+    ) -> Result<Entered, TurnedAway> {
         let Secured { mut stream, begin, _turn } = secured;
         let head =
             timeout_at(self.around.clock.deadline(deadline), upgrade::read_head(&mut stream));
@@ -155,7 +172,8 @@ impl Entrance {
             Ok(Ok(head)) => upgrade::judge(&head, &rules.upgrade).map(|answer| (head, answer)),
             Ok(Err(HeadFault::TooLong)) => Err(UpgradeRefusal::HeadTooLong),
             Ok(Err(HeadFault::Io(error))) => {
-                return Err(Refused { reason: HandshakeFailure::Io(error.kind()).name() });
+                let reason = HandshakeFailure::Io(error.kind()).name();
+                return Err(Refused { reason }.into());
             }
             Err(_elapsed) => Err(UpgradeRefusal::TooSlow),
         };
@@ -182,12 +200,18 @@ impl Entrance {
                 Ok(Entered { facts, handshaken, begin })
             }
             Err(refusal) => {
-                let linger = self.around.clock.instant().after(self.around.bounds.linger_max);
-                let answered = upgrade::refuse(&mut stream, refusal);
-                let _ = timeout_at(self.around.clock.deadline(linger), answered).await;
-                Err(refusal.into())
+                let farewell = Some(Box::new(Farewell { stream, refusal }));
+                Err(TurnedAway { refused: refusal.into(), farewell })
             }
         }
+    }
+
+    /// Answers whoever is owed an answer, within a bound, and closes the connection.
+    pub(super) async fn dismiss(&self, away: TurnedAway) {
+        let Some(mut farewell) = away.farewell else { return };
+        let linger = self.around.clock.instant().after(self.around.bounds.linger_max);
+        let answered = upgrade::refuse(&mut farewell.stream, farewell.refusal);
+        let _ = timeout_at(self.around.clock.deadline(linger), answered).await;
     }
 
     fn establish(&self, stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Result<Peer, Refused> {

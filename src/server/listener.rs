@@ -225,7 +225,11 @@ impl Acceptor {
                     handshaken,
                 });
             }
-            Err(refused) => self.report_refused(peer, refused.reason),
+            Err(away) => {
+                // Told before anybody can see it.
+                self.report_refused(peer, away.refused.reason);
+                entrance.dismiss(away).await;
+            }
         }
     }
 

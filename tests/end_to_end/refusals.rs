@@ -47,6 +47,7 @@ fn a_stranger_s_certificate_and_none_are_refused_recorded_and_counted() {
     let stranger = elsewhere.device("press-7");
     is_refused(&broker, &device, Some(&stranger));
     is_refused(&broker, &device, None);
+    broker.wait_for_metric("avow_handshakes_refused_total", 4);
     assert_eq!(broker.metric("avow_handshakes_refused_total"), 4);
     serves_on(&mut broker, &device);
     assert!(broker.stop().success());
