@@ -217,6 +217,7 @@ fn the_larger_bound_holds_after_connect() {
         assert_eq!(answer(&mut client), (0x82, b"go".to_vec()));
         client.write_all(&frame(BINARY, &vec![2; 200_000])).unwrap();
         client.flush().unwrap();
+        assert_eq!(answer(&mut client), (0x82, b"on".to_vec()));
         client.write_all(&frame(BINARY, &vec![3; 200_001])).unwrap();
         client.flush().unwrap();
         assert_eq!(answer(&mut client).1[..2], 1009_u16.to_be_bytes());
@@ -227,6 +228,8 @@ fn the_larger_bound_holds_after_connect() {
         server.transport.seal(b"go").unwrap();
         server.flush().await;
         server.read_bytes(201_000).await.unwrap();
+        server.transport.seal(b"on").unwrap();
+        server.flush().await;
         let error = server.read_bytes(usize::MAX).await.unwrap_err();
         assert_eq!(error.to_string(), "message too long");
         server.flush().await;
