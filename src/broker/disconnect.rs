@@ -23,6 +23,8 @@ pub(super) enum Ending {
     PeerClosed,
     /// Reading or writing failed.
     Transport,
+    /// The peer broke the WebSocket around its packets.
+    Framing,
     /// The task of the connection failed: ours to mend.
     TaskFailed,
     /// The peer broke the protocol.
@@ -53,6 +55,7 @@ impl Ending {
             Self::Client(reason) => ("client", None, !matches!(reason, R::Success)),
             Self::PeerClosed => ("peer.closed", None, true),
             Self::Transport => ("transport", None, true),
+            Self::Framing => ("websocket.violation", None, true),
             Self::TaskFailed => ("fault.task", None, true),
             Self::Violation(reason) => ("violation", Some(reason), true),
             Self::KeepAlive => ("keep_alive", Some(R::KeepAliveTimeout), true),
@@ -97,6 +100,7 @@ impl Broker {
                 self.counters.connections_failed += 1;
                 Ending::TaskFailed
             }
+            CloseCause::Framing => Ending::Framing,
         };
         self.end(now, id, ending);
         self.connections.remove(&id);

@@ -89,6 +89,8 @@ impl Site {
         let (chain, key) = pem(&server);
         let limits = limits();
         let running = Server::start(ServerOptions {
+            websocket: None,
+            proxy: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: server_config(chain, key, Arc::clone(&issuers)).unwrap(),
             issuers,
