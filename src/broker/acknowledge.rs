@@ -14,7 +14,10 @@ impl Broker {
     pub(super) fn handle_puback(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         if let Some(session) = self.sessions.get_mut(&key) {
+            let before = session.outbound.held();
             session.outbound.handle_puback(ack.packet_id);
+            let after = session.outbound.held();
+            self.account(before, after);
         }
         self.pump(now, key);
     }
@@ -23,7 +26,11 @@ impl Broker {
     pub(super) fn handle_pubrec(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let reason = match session.outbound.handle_pubrec(ack.packet_id, ack.reason) {
+        let before = session.outbound.held();
+        let acknowledged = session.outbound.handle_pubrec(ack.packet_id, ack.reason);
+        let after = session.outbound.held();
+        self.account(before, after);
+        let reason = match acknowledged {
             Acknowledged::Release => ReasonCode::Success,
             Acknowledged::Done => return self.pump(now, key),
             // Answered, so that the client can forget the identifier too.
@@ -53,7 +60,10 @@ impl Broker {
     pub(super) fn handle_pubcomp(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         if let Some(session) = self.sessions.get_mut(&key) {
+            let before = session.outbound.held();
             session.outbound.handle_pubcomp(ack.packet_id);
+            let after = session.outbound.held();
+            self.account(before, after);
         }
         self.pump(now, key);
     }

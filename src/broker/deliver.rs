@@ -79,7 +79,13 @@ impl Broker {
             self.counters.deliveries_withheld += 1;
             return;
         }
-        let max = self.settings.bounds.outbound_bytes_max as usize;
+        let bounds = &self.settings.bounds;
+        let max = bounds.outbound_bytes_max as usize;
+        let size = delivery.message.queue_bytes();
+        // What is sent at QoS 1 and 2 is kept until it is acknowledged, as what is queued is.
+        let fits = delivery.qos == QoS::AtMostOnce
+            || (session.outbound.has_bytes(size, bounds.queue_bytes_max)
+                && self.queued.1 + size as u64 <= bounds.queue_total_bytes_max);
         let live = session.connection.and_then(|id| Some((id, self.connections.get_mut(&id)?)));
         let direct = delivery.qos == QoS::AtMostOnce
             || (session.outbound.is_queue_empty() && session.outbound.has_room());
@@ -87,6 +93,7 @@ impl Broker {
             Some((id, connection)) if connection.outstanding_bytes < max && direct => {
                 let encoded = connection
                     .version
+                    .filter(|_| fits)
                     .and_then(|version| copies.encode(&delivery, version, now.instant).ok())
                     .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
                 // [MQTT-3.1.2-25]: a packet that is too large is as if it had been sent.
@@ -95,8 +102,9 @@ impl Broker {
                     return;
                 };
                 let qos = delivery.qos;
-                let sent = session.outbound.send(delivery, qos);
+                let sent = session.outbound.send(delivery, qos, size);
                 hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
+                self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
                 self.counters.deliveries += 1;
             }
             _ if delivery.qos == QoS::AtMostOnce => self.counters.deliveries_dropped += 1,
@@ -136,7 +144,7 @@ impl Broker {
         self.resend(now, key);
         let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let before = session.outbound.queued();
+        let before = session.outbound.held();
         if let Some(id) = session.connection
             && let Some(connection) = self.connections.get_mut(&id)
         {
@@ -160,15 +168,15 @@ impl Broker {
                 }
             }
         }
-        let after = session.outbound.queued();
-        self.forget_queued(before, after);
+        let after = session.outbound.held();
+        self.account(before, after);
         self.walk_retained(now, key);
     }
 
-    /// Takes what left a queue out of the broker's totals.
-    pub(super) fn forget_queued(&mut self, before: (usize, usize), after: (usize, usize)) {
-        self.queued.0 = self.queued.0.saturating_sub((before.0 - after.0) as u64);
-        self.queued.1 = self.queued.1.saturating_sub((before.1 - after.1) as u64);
+    /// Brings the broker's totals up to date with what one session holds.
+    pub(super) fn account(&mut self, before: (usize, usize), after: (usize, usize)) {
+        self.queued.0 = (self.queued.0 + after.0 as u64).saturating_sub(before.0 as u64);
+        self.queued.1 = (self.queued.1 + after.1 as u64).saturating_sub(before.1 as u64);
     }
 
     /// Sends retained messages to new subscriptions, one step of the walk.
@@ -202,7 +210,7 @@ impl Broker {
                 Scan::Found(topic) => topic,
             };
             steps -= 1;
-            cursor.after = Some(topic.clone());
+            let reached = cursor.after.replace(topic.clone());
             let subscription = cursor.subscription;
             let Some(message) = self.retained.message(&topic, now.instant) else { continue };
             let own = subscription.no_local && message.author() == Some(key);
@@ -217,13 +225,26 @@ impl Broker {
                 retain: true,
                 identifiers: subscription.identifier.into_iter().collect(),
             };
-            let Some(encoded) = encode(connection, &delivery, now) else {
+            let (qos, size) = (delivery.qos, delivery.message.queue_bytes());
+            let bounds = &self.settings.bounds;
+            let fits = qos == QoS::AtMostOnce
+                || (session.outbound.has_bytes(size, bounds.queue_bytes_max)
+                    && self.queued.1 + size as u64 <= bounds.queue_total_bytes_max);
+            if !fits && !session.outbound.is_window_empty() {
+                // This one again, when the client acknowledges.
+                if let Some(cursor) = session.retained.front_mut() {
+                    cursor.after = reached;
+                }
+                return;
+            }
+            let encoded = if fits { encode(connection, &delivery, now) } else { None };
+            let Some(encoded) = encoded else {
                 self.counters.deliveries_dropped += 1;
                 continue;
             };
-            let qos = delivery.qos;
-            let sent = session.outbound.send(delivery, qos);
+            let sent = session.outbound.send(delivery, qos, size);
             hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
+            self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
             self.counters.deliveries += 1;
         }
     }
@@ -235,9 +256,10 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(id) = session.connection else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let before = session.outbound.held();
         while connection.outstanding_bytes < max {
             let (delivery, packet_id) = match session.outbound.next_resend() {
-                None => return,
+                None => break,
                 Some(Resend::PubRel(packet_id)) => {
                     let packet = Packet::PubRel(Ack::new(packet_id, ReasonCode::Success));
                     super::send::send(&mut self.outputs, id, connection, packet);
@@ -255,6 +277,8 @@ impl Broker {
             hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
             self.counters.deliveries += 1;
         }
+        let after = session.outbound.held();
+        self.account(before, after);
     }
 
     /// The socket took `bytes` of deliveries: more may follow.

@@ -228,7 +228,7 @@ impl Broker {
         for filter in session.subscriptions.keys() {
             self.subscriptions.remove(filter, key);
         }
-        self.forget_queued(session.outbound.queued(), (0, 0));
+        self.account(session.outbound.held(), (0, 0));
         let name = (session.author.identity().clone(), session.author.client_id().clone());
         self.session_keys.remove(&name);
         self.return_place(&name, session.holds_place);

@@ -73,7 +73,7 @@ pub struct Broker {
     retained: Retained,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
-    /// Messages and bytes in all queues.
+    /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
     outputs: VecDeque<Output>,
     counters: Counters,

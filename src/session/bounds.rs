@@ -29,7 +29,8 @@ pub struct Bounds {
     pub user_properties_max: u32,
     /// Most messages waiting in one session's queue, the unacknowledged ones not counted.
     pub queue_messages_max: u32,
-    /// Most bytes (topic, properties, payload) waiting in one session's queue.
+    /// Most bytes (topic, properties, payload) kept for one session: in its queue, and sent to it
+    /// and not acknowledged.
     pub queue_bytes_max: u64,
     /// Most QoS 1 and 2 messages sent to one client and not yet acknowledged; the client's own
     /// Receive Maximum may be smaller.
@@ -65,7 +66,7 @@ pub struct Bounds {
     pub subscriptions_total_max: u32,
     /// Most messages waiting in all queues of the broker together.
     pub queue_total_messages_max: u64,
-    /// Most bytes waiting in all queues of the broker together.
+    /// Most bytes in all queues of the broker together, what is not acknowledged included.
     pub queue_total_bytes_max: u64,
     /// Most bytes handed to one connection and not yet written: beyond it, QoS 0 is dropped and
     /// the rest waits in the queue.

@@ -2,7 +2,7 @@
 //! (sections 4.3, 4.4 and 4.9).
 //!
 //! Generic over what is delivered, because this room knows nothing of routing. The queue is
-//! bounded by messages and bytes, the window by the send quota.
+//! bounded by messages, the window by the send quota, and both together by bytes.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,7 @@ pub struct Outbound<D> {
     queue: VecDeque<Queued<D>>,
     queue_bytes: usize,
     window: VecDeque<Sent<D>>,
+    window_bytes: usize,
     window_max: u16,
     /// Messages of the window from here on were sent on an earlier connection only.
     resent: usize,
@@ -32,6 +33,8 @@ struct Queued<D> {
 struct Sent<D> {
     id: PacketId,
     awaiting: Awaiting<D>,
+    /// Of the message, as long as it is kept.
+    bytes: usize,
 }
 
 /// What a sent message waits for. The message itself is kept as long as it may be sent again.
@@ -85,6 +88,7 @@ impl<D> Outbound<D> {
             queue: VecDeque::new(),
             queue_bytes: 0,
             window: VecDeque::new(),
+            window_bytes: 0,
             window_max,
             resent: 0,
             last_id: None,
@@ -97,7 +101,8 @@ impl<D> Outbound<D> {
         self.resent = 0;
     }
 
-    /// Appends a message of `bytes`, unless the queue would pass `messages_max` or `bytes_max`.
+    /// Appends a message of `bytes`, unless the queue would pass `messages_max`, or queue and
+    /// window together `bytes_max`.
     pub fn enqueue(
         &mut self,
         delivery: D,
@@ -106,11 +111,11 @@ impl<D> Outbound<D> {
         messages_max: u32,
         bytes_max: u64,
     ) -> Result<(), QueueFull> {
-        let total = self.queue_bytes + bytes;
-        if self.queue.len() as u64 >= u64::from(messages_max) || total as u64 > bytes_max {
+        let full = self.queue.len() as u64 >= u64::from(messages_max);
+        if full || !self.has_bytes(bytes, bytes_max) {
             return Err(QueueFull);
         }
-        self.queue_bytes = total;
+        self.queue_bytes += bytes;
         self.queue.push_back(Queued { delivery, qos, bytes });
         Ok(())
     }
@@ -130,9 +135,19 @@ impl<D> Outbound<D> {
         self.resent == self.window.len() && self.window.len() < usize::from(self.window_max)
     }
 
-    /// Messages and bytes that are queued.
-    pub fn queued(&self) -> (usize, usize) {
-        (self.queue.len(), self.queue_bytes)
+    /// Whether `bytes` more stay within `bytes_max`, queue and window counted.
+    pub fn has_bytes(&self, bytes: usize, bytes_max: u64) -> bool {
+        (self.queue_bytes + self.window_bytes + bytes) as u64 <= bytes_max
+    }
+
+    /// Whether nothing waits to be acknowledged.
+    pub fn is_window_empty(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// Messages that are queued; bytes of those, and of what was sent and may be sent again.
+    pub fn held(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue_bytes + self.window_bytes)
     }
 }
 
@@ -145,19 +160,20 @@ impl<D: Clone> Outbound<D> {
         }
         let queued = self.queue.pop_front()?;
         self.queue_bytes -= queued.bytes;
-        Some(self.send(queued.delivery, queued.qos))
+        Some(self.send(queued.delivery, queued.qos, queued.bytes))
     }
 
-    /// Puts `delivery` into the window (QoS 1 and 2) and gives it a Packet Identifier. The caller
-    /// has asked [`Self::has_room`].
-    pub fn send(&mut self, delivery: D, qos: QoS) -> Send<D> {
+    /// Puts `delivery`, of `bytes`, into the window (QoS 1 and 2) and gives it a Packet Identifier.
+    /// The caller has asked [`Self::has_room`] and [`Self::has_bytes`].
+    pub fn send(&mut self, delivery: D, qos: QoS, bytes: usize) -> Send<D> {
         let awaiting = match qos {
             QoS::AtMostOnce => return Send { delivery, packet_id: None },
             QoS::AtLeastOnce => Awaiting::Acknowledgement(delivery.clone()),
             QoS::ExactlyOnce => Awaiting::Receipt(delivery.clone()),
         };
         let id = self.free_id();
-        self.window.push_back(Sent { id, awaiting });
+        self.window.push_back(Sent { id, awaiting, bytes });
+        self.window_bytes += bytes;
         self.resent = self.window.len();
         Send { delivery, packet_id: Some(id) }
     }
@@ -200,6 +216,7 @@ impl<D> Outbound<D> {
             // A repeated PUBREC is answered with PUBREL again.
             Some(sent) if matches!(sent.awaiting, Awaiting::Receipt(_) | Awaiting::Completion) => {
                 sent.awaiting = Awaiting::Completion;
+                self.window_bytes -= std::mem::take(&mut sent.bytes);
                 Acknowledged::Release
             }
             Some(_) | None => Acknowledged::Unknown,
@@ -219,7 +236,9 @@ impl<D> Outbound<D> {
     }
 
     fn remove(&mut self, at: usize) {
-        self.window.remove(at);
+        if let Some(sent) = self.window.remove(at) {
+            self.window_bytes -= sent.bytes;
+        }
         if at < self.resent {
             self.resent -= 1;
         }
@@ -267,7 +286,29 @@ mod tests {
         assert_eq!(outbound.enqueue("cd", QoS::AtLeastOnce, 2, 2, 3), Err(QueueFull));
         assert_eq!(outbound.enqueue("c", QoS::AtLeastOnce, 1, 2, 3), Ok(()));
         assert_eq!(outbound.enqueue("", QoS::AtLeastOnce, 0, 2, 3), Err(QueueFull));
-        assert_eq!(outbound.queued(), (2, 3));
+        assert_eq!(outbound.held(), (2, 3));
+    }
+
+    #[test]
+    fn what_was_sent_counts_until_it_is_not_kept_any_more() {
+        let mut outbound = Outbound::new(3);
+        outbound.send("one", QoS::AtLeastOnce, 3);
+        outbound.send("two", QoS::ExactlyOnce, 4);
+        outbound.send("none", QoS::AtMostOnce, 9);
+        assert_eq!(outbound.held(), (0, 7));
+        assert!(outbound.has_bytes(3, 10) && !outbound.has_bytes(4, 10));
+        assert_eq!(outbound.enqueue("abcd", QoS::AtLeastOnce, 4, 9, 10), Err(QueueFull));
+        assert_eq!(outbound.enqueue("abc", QoS::AtLeastOnce, 3, 9, 10), Ok(()));
+        outbound.dequeue();
+        assert_eq!(outbound.held(), (0, 10), "it went from the queue into the window");
+        for _ in 0..2 {
+            outbound.handle_pubrec(id(2), ReasonCode::Success);
+            assert_eq!(outbound.held(), (0, 6), "PUBREL needs no message");
+        }
+        outbound.handle_pubcomp(id(2));
+        outbound.handle_puback(id(1));
+        outbound.cancel(id(3));
+        assert_eq!(outbound.held(), (0, 0));
     }
 
     #[test]
@@ -282,14 +323,14 @@ mod tests {
         assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Done);
         assert_eq!(outbound.dequeue().unwrap().packet_id, Some(id(2)));
         assert_eq!(outbound.dequeue().unwrap().delivery, "three");
-        assert_eq!(outbound.queued(), (0, 0));
+        assert_eq!(outbound.held(), (0, 0));
     }
 
     #[test]
     fn qos_2_walks_through_pubrec_and_pubcomp_and_is_resent_as_far_as_it_came() {
         let mut outbound = Outbound::new(4);
-        outbound.send("one", QoS::ExactlyOnce);
-        outbound.send("two", QoS::AtLeastOnce);
+        outbound.send("one", QoS::ExactlyOnce, 1);
+        outbound.send("two", QoS::AtLeastOnce, 1);
         assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Unknown);
         assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Unknown);
         outbound.begin(4);
@@ -311,7 +352,7 @@ mod tests {
     fn a_smaller_receive_maximum_holds_resends_back_too() {
         let mut outbound = Outbound::new(3);
         for what in ["one", "two", "three"] {
-            outbound.send(what, QoS::AtLeastOnce);
+            outbound.send(what, QoS::AtLeastOnce, 1);
         }
         outbound.begin(2);
         assert_eq!(outbound.next_resend(), Some(Resend::Publish("one", id(1))));
@@ -327,7 +368,7 @@ mod tests {
     #[test]
     fn a_pubrec_with_an_error_ends_the_message() {
         let mut outbound = Outbound::new(1);
-        outbound.send("one", QoS::ExactlyOnce);
+        outbound.send("one", QoS::ExactlyOnce, 1);
         assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::QuotaExceeded), Acknowledged::Done);
         assert!(outbound.has_room());
     }
@@ -335,11 +376,11 @@ mod tests {
     #[test]
     fn d02_identifiers_in_use_are_skipped_when_they_wrap() {
         let mut outbound = Outbound::new(3);
-        outbound.send("kept", QoS::AtLeastOnce);
+        outbound.send("kept", QoS::AtLeastOnce, 1);
         for _ in 0..u16::MAX - 1 {
-            let sent = outbound.send("passing", QoS::AtLeastOnce).packet_id.unwrap();
+            let sent = outbound.send("passing", QoS::AtLeastOnce, 1).packet_id.unwrap();
             assert_eq!(outbound.handle_puback(sent), Acknowledged::Done);
         }
-        assert_eq!(outbound.send("next", QoS::AtLeastOnce).packet_id, Some(id(2)));
+        assert_eq!(outbound.send("next", QoS::AtLeastOnce, 1).packet_id, Some(id(2)));
     }
 }

@@ -242,3 +242,62 @@ fn a_retained_message_stays_unless_its_publisher_gave_it_an_end() {
     rig.subscribe_with(board, "plant/#", SubscriptionOptions::default(), None);
     assert_eq!(rig.delivered(board).len(), 1);
 }
+
+#[test]
+fn d10_what_was_sent_and_not_acknowledged_counts_towards_the_bytes_of_a_queue() {
+    // Topic and payload: 26 bytes each.
+    let bytes = T.len() as u64 + 7;
+    let of_session = Bounds { queue_bytes_max: 2 * bytes, ..Bounds::default() };
+    let of_broker = Bounds { queue_total_bytes_max: 2 * bytes, ..Bounds::default() };
+    for bounds in [of_session, of_broker] {
+        let mut rig = Rig::with(bounds, LimitsConfig::default());
+        let board = rig.client("dashboard/b", V5);
+        rig.subscribe(board, "plant/#", QoS::ExactlyOnce);
+        let device = rig.client("device/a", V5);
+        let publish_one = |rig: &mut Rig, number: u32, qos| {
+            rig.packet(device, publish(T, &format!(r#"{{"t":{number}}}"#), qos, 1));
+            rig.sync();
+            rig.packet(device, Packet::PubRel(ack(1)));
+            rig.payloads(board).len()
+        };
+        let (one, two) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
+        let sent = [(1, two), (2, one), (3, one)].map(|(n, qos)| publish_one(&mut rig, n, qos));
+        assert_eq!((sent, rig.broker.queued), ([1, 1, 0], (0, 2 * bytes)), "the third is one past");
+        assert_eq!(publish_one(&mut rig, 4, QoS::AtMostOnce), 1, "QoS 0 is not kept");
+
+        rig.packet(board, Packet::PubRec(ack(1)));
+        assert_eq!(rig.broker.queued.1, bytes, "PUBREL needs no message");
+        assert_eq!(publish_one(&mut rig, 5, one), 1);
+        rig.packet(board, Packet::PubComp(ack(1)));
+        for packet_id in [2, 3] {
+            rig.packet(board, Packet::PubAck(ack(packet_id)));
+        }
+        assert_eq!(rig.broker.queued, (0, 0));
+        assert_eq!(publish_one(&mut rig, 6, one), 1);
+        rig.close(board);
+        assert_eq!(rig.broker.queued, (0, 0), "what a session held went with it");
+    }
+}
+
+#[test]
+fn b08_retained_messages_beyond_the_bytes_of_a_window_wait_for_acknowledgements() {
+    let bytes = T.len() as u64 + 7;
+    let bounds = Bounds { queue_bytes_max: 2 * bytes, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let device = rig.client("device/a", V5);
+    for name in ["x", "y", "z"] {
+        rig.packet(device, retained(&format!("plant/a/telemetry/{name}"), r#"{"t":1}"#));
+    }
+    rig.packet(device, retained("plant/a/telemetry/zz", &format!(r#"{{"t":{}}}"#, "1".repeat(40))));
+    rig.sync();
+    let board = rig.client("dashboard/b", V5);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    assert_eq!(rig.payloads(board).len(), 2);
+    rig.packet(board, Packet::PubAck(ack(1)));
+    assert_eq!(rig.payloads(board).len(), 1);
+    for packet_id in [2, 3] {
+        rig.packet(board, Packet::PubAck(ack(packet_id)));
+    }
+    assert_eq!(rig.payloads(board).len(), 0, "the last one is larger than all its room");
+    assert_eq!((rig.broker.queued, rig.broker.counters().deliveries_dropped), ((0, 0), 1));
+}
