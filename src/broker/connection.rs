@@ -30,6 +30,10 @@ pub(super) struct Connection {
     pub(super) wants_reasons: bool,
     /// QoS 1 and 2 messages of the client that we have not finished acknowledging.
     pub(super) unacknowledged: u32,
+    /// QoS 1 and 2 messages of the client that we have not answered yet, with PUBACK or PUBREC.
+    pub(super) unanswered: u32,
+    /// Whether a 3.x client is not read because those are too many.
+    pub(super) held_back: bool,
     /// Bytes of deliveries handed to the shell and not yet written.
     pub(super) outstanding_bytes: usize,
     /// Index of the `connect` entry, once that is on disk.
@@ -53,6 +57,8 @@ impl Connection {
             packet_bytes_max: usize::MAX,
             wants_reasons: true,
             unacknowledged: 0,
+            unanswered: 0,
+            held_back: false,
             outstanding_bytes: 0,
             connect_index: None,
             entries: 0,

@@ -242,7 +242,7 @@ impl Broker {
                 debug_assert!(false, "an effect with a record was released without its batch")
             }
             (Effect::Answer { connection, packet, frees_quota }, _) => {
-                self.answer(connection, packet, frees_quota);
+                self.answer(now, connection, packet, frees_quota);
             }
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
@@ -268,12 +268,16 @@ impl Broker {
     }
 
     /// Sends an answer that has waited for its batch.
-    fn answer(&mut self, connection: ConnectionId, packet: Packet, frees_quota: bool) {
+    fn answer(&mut self, now: Now, connection: ConnectionId, packet: Packet, frees_quota: bool) {
         let Some(known) = self.connections.get_mut(&connection) else { return };
         if frees_quota {
             known.unacknowledged = known.unacknowledged.saturating_sub(1);
         }
+        let answers = matches!(packet, Packet::PubAck(_) | Packet::PubRec(_));
         send::send(&mut self.outputs, connection, known, packet);
+        if answers {
+            self.answered(now, connection);
+        }
     }
 }
 

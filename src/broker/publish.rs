@@ -21,7 +21,7 @@ use crate::policy::V3Refusal;
 use crate::refusal::{Refusal, Refused};
 use crate::routing::{Message, kept_bytes};
 use crate::schema::{Conforming, Outcome};
-use crate::session::{Received, Timer};
+use crate::session::{Phase, Received, Timer};
 use crate::time::Now;
 
 /// Where the line ended for a message that was refused.
@@ -89,7 +89,7 @@ impl Broker {
         self.route(now, &message);
         if let Some(acknowledge) = acknowledge {
             self.counters.publish_to_ack.observe(now.instant.since(arrived));
-            self.acknowledge(&recorded, acknowledge);
+            self.acknowledge(now, &recorded, acknowledge);
         }
     }
 
@@ -106,6 +106,14 @@ impl Broker {
             return Ok(None);
         };
         let topic = connection.aliases.resolve(&publish)?;
+        if publish.qos > QoS::AtMostOnce {
+            connection.unanswered += 1;
+            // 3.x knows no Receive Maximum: not reading slows its client instead.
+            if connection.unanswered >= quota && !connection.is_v5() && !connection.held_back {
+                connection.held_back = true;
+                self.outputs.push_back(Output::Pause { connection: id });
+            }
+        }
         let resent = publish.qos == QoS::ExactlyOnce
             && publish.packet_id.is_some_and(|packet_id| {
                 self.sessions.get(&key).is_some_and(|session| session.inbound.contains(packet_id))
@@ -118,7 +126,7 @@ impl Broker {
         }
         if publish.qos > QoS::AtMostOnce {
             connection.unacknowledged += 1;
-            // [MQTT-3.3.4-7]; 3.x clients were told no maximum, so reading slows them instead.
+            // [MQTT-3.3.4-7]
             if connection.unacknowledged > quota && connection.is_v5() {
                 return Err(BEYOND_RECEIVE_MAXIMUM);
             }
@@ -347,7 +355,7 @@ impl Broker {
     }
 
     /// Acknowledges what is on disk.
-    fn acknowledge(&mut self, recorded: &Recorded, acknowledge: Acknowledge) {
+    fn acknowledge(&mut self, now: Now, recorded: &Recorded, acknowledge: Acknowledge) {
         let Acknowledge { connection: id, packet_id, qos, reason, reason_string } = acknowledge;
         debug_assert!(
             recorded.conforming().admitted().authorized().received().publish().qos == qos
@@ -359,6 +367,23 @@ impl Broker {
         }
         let packet = acknowledgement(qos, packet_id, reason, reason_string);
         super::send::send(&mut self.outputs, id, connection, packet);
+        self.answered(now, id);
+    }
+
+    /// A PUBLISH of QoS 1 or 2 has its PUBACK or PUBREC: a client that was held back may go on.
+    /// What a QoS 2 message still waits for is the client's to send, so it must be read.
+    pub(super) fn answered(&mut self, now: Now, id: ConnectionId) {
+        let quota = u32::from(self.settings.bounds.receive_maximum);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.unanswered = connection.unanswered.saturating_sub(1);
+        if connection.held_back && connection.unanswered < quota {
+            connection.held_back = false;
+            let slowed = connection.unread_until > now.instant;
+            connection.unread_until = connection.unread_until.max(now.instant);
+            if !slowed && connection.phase == Phase::Connected {
+                self.outputs.push_back(Output::Resume { connection: id });
+            }
+        }
     }
 
     /// How a message that goes on is answered: quarantine is still a no.

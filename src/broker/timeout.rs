@@ -53,7 +53,8 @@ impl Broker {
             Timer::KeepAlive(id) => self.check_keep_alive(now, id),
             Timer::CertificateEnd(id) => self.check_certificate(now, id),
             Timer::Unpause(id) => {
-                if self.connections.get(&id).is_some_and(|known| known.phase == Phase::Connected) {
+                let known = self.connections.get(&id);
+                if known.is_some_and(|known| known.phase == Phase::Connected && !known.held_back) {
                     self.outputs.push_back(Output::Resume { connection: id });
                 }
             }
@@ -90,7 +91,7 @@ impl Broker {
         let silence = silence_max(connection.keep_alive_seconds);
         // Silence is the client's. While we do not read it, there is nothing to be heard.
         let mut due = connection.last_heard.max(connection.unread_until).after(silence);
-        if self.is_backlogged() {
+        if self.is_backlogged() || connection.held_back {
             due = due.max(now.instant.after(silence));
         }
         if due <= now.instant {

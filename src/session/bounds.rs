@@ -36,7 +36,8 @@ pub struct Bounds {
     /// Receive Maximum may be smaller.
     pub send_window_messages_max: u16,
     /// Most QoS 1 and 2 messages of one client not yet acknowledged by us: the Receive Maximum of
-    /// CONNACK. Exceeding it is a violation (0x93).
+    /// CONNACK. Exceeding it is a violation (0x93). A 3.x client cannot be told: with so many that
+    /// have neither PUBACK nor PUBREC it is not read.
     pub receive_maximum: u16,
     /// Most Topic Aliases a client may set: the Topic Alias Maximum of CONNACK.
     pub topic_alias_maximum: u16,

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::mqtt::PacketId;
 
-/// The receiver's half of QoS 2. Bounded by the Receive Maximum of the connection.
+/// The receiver's half of QoS 2. Bounded by the Receive Maximum of the connection; of a 3.x client,
+/// which has none, by the number of identifiers there are: reading it no more would keep its
+/// PUBRELs out too.
 #[derive(Debug, Default)]
 pub struct Inbound {
     unreleased: BTreeSet<PacketId>,

@@ -372,3 +372,59 @@ fn an_accepted_topic_stands_whole_in_its_entry() {
     assert_eq!(rig.entries[0]["topic"], topic);
     assert_eq!(rig.entries[1]["topic"], topic[..256], "what is refused, by its beginning");
 }
+
+#[test]
+fn d03_a_3_x_client_is_not_read_while_as_many_as_the_receive_maximum_are_unanswered() {
+    let bounds = Bounds { receive_maximum: 2, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let id = rig.client("device/a", V3);
+        for round in 0..2 {
+            let packet_id = 1 + 3 * round;
+            rig.packet(id, publish(T, r#"{"t":1}"#, qos, packet_id));
+            assert_eq!(rig.paused, [], "one below the bound");
+            rig.packet(id, publish(T, r#"{"t":1}"#, qos, packet_id + 1));
+            assert_eq!(rig.paused, [id], "at the bound");
+            // It was in the same read.
+            rig.packet(id, publish(T, r#"{"t":1}"#, qos, packet_id + 2));
+            assert_eq!((rig.paused.clone(), rig.closed.clone()), (vec![id], vec![]));
+            rig.sync();
+            assert_eq!(rig.paused, [], "answered: also QoS 2, whose PUBREL must be read");
+            assert_eq!(rig.take(id).len(), 3);
+        }
+        rig.close(id);
+        rig.closed.clear();
+    }
+    let modern = rig.client("device/a", V5);
+    for packet_id in 1..=2 {
+        rig.packet(modern, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, packet_id));
+    }
+    assert_eq!(rig.paused, [], "5.0 was told the bound");
+}
+
+#[test]
+fn who_is_held_back_is_neither_silent_nor_resumed_by_another_timer() {
+    let bounds = Bounds { receive_maximum: 1, ..Bounds::default() };
+    let mut limits = LimitsConfig::default();
+    limits.default.messages_per_second = 1;
+    limits.default.messages_burst = 1;
+    let mut rig = Rig::with(bounds, limits);
+    let id = rig.client("device/a", V3);
+    rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 1));
+    rig.packet(id, publish(T, r#"{"t":1}"#, QoS::AtLeastOnce, 2));
+    let tick = |rig: &mut Rig, seconds: u64| {
+        rig.now.instant = rig.now.instant.after(Duration::from_secs(seconds));
+        rig.broker.handle_timeout(rig.now);
+        rig.round();
+    };
+    tick(&mut rig, 2);
+    assert!(rig.paused.contains(&id), "its limit is kept, its answers are not on disk");
+    tick(&mut rig, 600);
+    assert_eq!(rig.closed, [], "who is not read cannot be heard");
+    rig.sync();
+    assert_eq!(rig.paused, []);
+    rig.advance(Duration::from_secs(89));
+    assert_eq!(rig.closed, []);
+    rig.advance(Duration::from_secs(90));
+    assert_eq!(rig.closed, [id]);
+}
