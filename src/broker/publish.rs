@@ -12,7 +12,7 @@ use super::output::{EventKind, Output};
 use super::record::{RefusalKey, beginning, refusal_fields};
 use super::{Broker, disconnect::Ending};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter, Recorded, Synced, commitment};
-use crate::limits::Admission;
+use crate::limits::{Admission, Charge};
 use crate::mqtt::{
     Ack, AckProperties, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Violation,
     encode_forwarded,
@@ -32,6 +32,8 @@ pub(super) struct Stopped {
     v3: V3Refusal,
     /// Whether a limit said so, and more of the same is only counted.
     by_limit: bool,
+    /// How long the limit wants nothing more read.
+    pause: Duration,
     /// Whether the limit ends the connection.
     disconnect: bool,
 }
@@ -120,8 +122,8 @@ impl Broker {
             });
         if let (true, Some(packet_id)) = (resent, publish.packet_id) {
             let bytes = topic.as_str().len() + publish.payload.len();
-            let within = self.limits.charge(now, author.identity(), bytes);
-            self.recognise_resend(now, id, &topic, packet_id, within.err());
+            let charge = self.limits.charge(now, author.identity(), bytes, false);
+            self.recognise_resend(now, id, &topic, packet_id, charge);
             return Ok(None);
         }
         if publish.qos > QoS::AtMostOnce {
@@ -142,16 +144,16 @@ impl Broker {
         id: ConnectionId,
         topic: &TopicName,
         packet_id: PacketId,
-        beyond: Option<Refused>,
+        charge: Charge,
     ) {
         self.counters.publishes_duplicate += 1;
         // Beyond its limits an identity's resends are counted, not listed.
         let identity = self.connections.get(&id).map(|known| known.facts.identity.clone());
-        let listed = match (beyond, identity) {
-            (Some(refused), Some(identity)) => {
+        let listed = match (&charge, identity) {
+            (Charge::Beyond { refused, .. }, Some(identity)) => {
                 self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal))
             }
-            (Some(_), None) | (None, _) => true,
+            (Charge::Beyond { .. }, None) | (Charge::Within, _) => true,
         };
         if listed {
             let decision = self.decide();
@@ -161,6 +163,13 @@ impl Broker {
                     .text("topic", beginning(topic.as_str()))
                     .number("pid", packet_id.as_u16().into())
             });
+        }
+        match charge {
+            Charge::Within => {}
+            Charge::Beyond { disconnect: true, .. } => {
+                return self.end(now, id, Ending::RateTooHigh);
+            }
+            Charge::Beyond { pause, .. } => self.slow_down(now, id, pause),
         }
         self.ledger.wait(Effect::Answer {
             connection: id,
@@ -175,28 +184,24 @@ impl Broker {
         &mut self,
         now: Now,
         received: Received,
-    ) -> Result<(Conforming, Option<Duration>), Box<Stopped>> {
+    ) -> Result<(Conforming, Duration), Box<Stopped>> {
         let received = match self.check_bounds(received) {
             Ok(received) => received,
-            Err(mut stopped) => {
-                stopped.by_limit = self.is_beyond_limits(now, &stopped.received);
-                return Err(stopped);
-            }
+            Err(stopped) => return Err(self.charge(now, stopped)),
         };
         let policy = &self.settings.policy;
         let authorized = match policy.authorize(received) {
             Ok(authorized) => authorized,
             Err((received, refused)) => {
                 let v3 = policy.v3_refusal_for(received.author(), received.topic());
-                let by_limit = self.is_beyond_limits(now, &received);
-                return Err(Stopped::at(received, refused, v3, by_limit));
+                return Err(self.charge(now, Stopped::at(received, refused, v3, false)));
             }
         };
         self.counters.publishes_authorized += 1;
         let v3 = authorized.v3_refusal();
         let (admitted, pause) = match self.limits.admit(now, authorized) {
-            Admission::Admitted(admitted) => (admitted, None),
-            Admission::Slowed { admitted, pause } => (admitted, Some(pause)),
+            Admission::Admitted(admitted) => (admitted, Duration::ZERO),
+            Admission::Slowed { admitted, pause } => (admitted, pause),
             Admission::Refused { authorized, refused, disconnect } => {
                 let mut stopped = Stopped::at(authorized.into_received(), refused, v3, true);
                 stopped.disconnect = disconnect;
@@ -221,11 +226,20 @@ impl Broker {
         }
     }
 
-    /// Counts a message that was refused before the limiter saw it: a flood of what is forbidden
-    /// costs as much as any other.
-    fn is_beyond_limits(&mut self, now: Now, received: &Received) -> bool {
-        let bytes = received.topic().as_str().len() + received.publish().payload.len();
-        self.limits.charge(now, received.author().identity(), bytes).is_err()
+    /// Charges a message that was refused before the limiter saw it: a flood of what is forbidden
+    /// costs as much as any other, and ends as any other.
+    fn charge(&mut self, now: Now, mut stopped: Box<Stopped>) -> Box<Stopped> {
+        let (author, publish) = (stopped.received.author(), stopped.received.publish());
+        let bytes = stopped.received.topic().as_str().len() + publish.payload.len();
+        let told = author.version().is_v5() && publish.qos > QoS::AtMostOnce;
+        match self.limits.charge(now, author.identity(), bytes, told) {
+            Charge::Within => {}
+            Charge::Beyond { pause, disconnect, .. } => {
+                (stopped.by_limit, stopped.pause) = (true, pause);
+                stopped.disconnect = disconnect;
+            }
+        }
+        stopped
     }
 
     /// The bounds that need no policy: levels, bytes, User Properties, room for retained messages.
@@ -319,7 +333,7 @@ impl Broker {
 
     /// Answers a PUBLISH that stopped on the line.
     fn refuse_publish(&mut self, now: Now, id: ConnectionId, stopped: Stopped) {
-        let Stopped { received, refused, v3, by_limit, disconnect } = stopped;
+        let Stopped { received, refused, v3, by_limit, pause, disconnect } = stopped;
         self.counters.refuse(refused.refusal);
         let decision = self.decide();
         let identity = received.author().identity().clone();
@@ -336,6 +350,7 @@ impl Broker {
         if disconnect {
             return self.end(now, id, Ending::RateTooHigh);
         }
+        self.slow_down(now, id, pause);
         let publish = received.publish();
         let (Some(packet_id), Some(connection)) = (publish.packet_id, self.connections.get(&id))
         else {
@@ -420,8 +435,10 @@ impl Broker {
     }
 
     /// Stops reading from a connection for a while.
-    fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Option<Duration>) {
-        let Some(pause) = pause else { return };
+    fn slow_down(&mut self, now: Now, id: ConnectionId, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
         let until = now.instant.after(pause);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread_until = until;
@@ -433,7 +450,8 @@ impl Broker {
 
 impl Stopped {
     fn at(received: Received, refused: Refused, v3: V3Refusal, by_limit: bool) -> Box<Self> {
-        Box::new(Self { received, refused, v3, by_limit, disconnect: false })
+        let (pause, disconnect) = (Duration::ZERO, false);
+        Box::new(Self { received, refused, v3, by_limit, pause, disconnect })
     }
 }
 

@@ -58,6 +58,23 @@ pub enum Admission {
     },
 }
 
+/// What the limits say to a message that was refused before they saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// It is within them.
+    Within,
+    /// It is past one: more of the same is counted, not listed.
+    Beyond {
+        /// Which.
+        refused: Refused,
+        /// How long nothing more should be read from its author's connection; zero where the
+        /// author is told of each refusal.
+        pause: Duration,
+        /// Whether its connection should be closed (0x96 in MQTT 5.0).
+        disconnect: bool,
+    },
+}
+
 /// The limits of all identities of one shard.
 #[derive(Debug)]
 pub struct Limits {
@@ -125,9 +142,7 @@ impl Limits {
             };
         }
         let latest = now.instant.after(pause_max);
-        let in_time = entry.messages.draw_ahead(1, latest);
-        let in_time = in_time.and_then(|at| Some(at.max(entry.bytes.draw_ahead(bytes, latest)?)));
-        let Some(at) = in_time else {
+        let Some(at) = entry.draw_ahead(bytes, latest) else {
             let refused = refused(Refusal::MessageRate, "slowed beyond pause_seconds_max");
             return Admission::Refused { authorized, refused, disconnect: true };
         };
@@ -140,14 +155,35 @@ impl Limits {
         }
     }
 
-    /// Counts a message that policy has refused, so that a flood of those is a flood too.
-    ///
-    /// # Errors
-    /// [`Refusal::MessageRate`] or [`Refusal::ByteRate`]: the identity is past its limits as well.
-    pub fn charge(&mut self, now: Now, identity: &Identity, bytes: usize) -> Result<(), Refused> {
+    /// Counts a message that was refused before, so that a flood of those is a flood too. `told`:
+    /// its author hears of the refusal, and can be asked to stop by it. Nobody hears of one at
+    /// QoS 0, and a 3.x client has no negative acknowledgement: those are slowed, past that closed.
+    pub fn charge(&mut self, now: Now, identity: &Identity, bytes: usize, told: bool) -> Charge {
         self.clock.set(now.instant);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.entry(identity)?.draw(bytes)
+        let pause_max = Duration::from_secs(self.config.pause_seconds_max.into());
+        let beyond = |refused, pause, disconnect| Charge::Beyond { refused, pause, disconnect };
+        let entry = match self.entry(identity) {
+            Ok(entry) => entry,
+            Err(refused) => return beyond(refused, Duration::ZERO, false),
+        };
+        let slow = match entry.class.on_limit {
+            OnLimit::Slow => true,
+            OnLimit::Refuse => !told,
+            OnLimit::Disconnect => false,
+        };
+        if !slow {
+            let disconnect = entry.class.on_limit == OnLimit::Disconnect;
+            return match entry.draw(bytes) {
+                Ok(()) => Charge::Within,
+                Err(refused) => beyond(refused, Duration::ZERO, disconnect),
+            };
+        }
+        match entry.draw_ahead(bytes, now.instant.after(pause_max)) {
+            None => beyond(Refusal::MessageRate.into(), Duration::ZERO, true),
+            Some(at) if at <= now.instant => Charge::Within,
+            Some(at) => beyond(Refusal::MessageRate.into(), at.since(now.instant), false),
+        }
     }
 
     /// Counts a SUBSCRIBE of `filters` filters: all of them or none.
@@ -240,6 +276,12 @@ impl Entry {
             return Err(Refusal::ByteRate.into());
         }
         Ok(())
+    }
+
+    /// When the tokens are there; `None` if that is after `latest`.
+    fn draw_ahead(&mut self, bytes: u32, latest: Instant) -> Option<Instant> {
+        let at = self.messages.draw_ahead(1, latest)?;
+        Some(at.max(self.bytes.draw_ahead(bytes, latest)?))
     }
 
     fn is_active(&self, now: Instant) -> bool {

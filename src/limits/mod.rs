@@ -21,7 +21,7 @@ mod bucket;
 mod config;
 
 pub use address::AddressLimiter;
-pub use admit::{Admission, Admitted, Limits};
+pub use admit::{Admission, Admitted, Charge, Limits};
 pub use config::{ClassConfig, ClassLimits, LimitsConfig, LimitsConfigError, OnLimit};
 
 #[cfg(test)]

@@ -143,6 +143,33 @@ fn on_limit_disconnect_says_so() {
 }
 
 #[test]
+fn what_was_refused_before_is_charged_and_ends_as_the_action_says() {
+    let beyond = |pause: u64, disconnect| Charge::Beyond {
+        refused: Refusal::MessageRate.into(),
+        pause: Duration::from_millis(pause),
+        disconnect,
+    };
+    let name = device("a");
+    for (on_limit, told, past) in [
+        (OnLimit::Refuse, true, beyond(0, false)),
+        (OnLimit::Refuse, false, beyond(100, false)),
+        (OnLimit::Slow, true, beyond(100, false)),
+        (OnLimit::Disconnect, false, beyond(0, true)),
+    ] {
+        let mut limits = limits(ClassLimits { on_limit, ..SMALL });
+        for _ in 0..5 {
+            assert_eq!(limits.charge(at(0), &name, 1, told), Charge::Within);
+        }
+        assert_eq!(limits.charge(at(0), &name, 1, told), past, "{on_limit:?}");
+    }
+    let config = LimitsConfig { default: SMALL, pause_seconds_max: 1, ..LimitsConfig::default() };
+    let mut limits = Limits::new(config);
+    let charges: Vec<Charge> = (0..16).map(|_| limits.charge(at(0), &name, 1, false)).collect();
+    assert_eq!(charges[14], beyond(1_000, false), "at the longest pause");
+    assert_eq!(charges[15], beyond(0, true), "one past it");
+}
+
+#[test]
 fn b06_subscriptions_pass_up_to_the_burst_and_not_one_past_it() {
     let mut limits = limits(SMALL);
     assert!(limits.admit_subscribe(at(0), &device("a"), 5).is_err(), "more than ever fits");

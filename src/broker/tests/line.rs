@@ -262,7 +262,7 @@ fn a_flood_of_what_is_refused_is_counted_past_the_limits() {
         }
         rig.sync();
         let entries = rig.entry_types().len();
-        assert!(entries <= 4, "{entries} entries for fifty refusals of {topic}");
+        assert!(entries <= 5, "{entries} entries for fifty refusals of {topic}");
         rig.close(id);
         rig.advance(Duration::from_secs(60));
     }
@@ -427,4 +427,36 @@ fn who_is_held_back_is_neither_silent_nor_resumed_by_another_timer() {
     assert_eq!(rig.closed, []);
     rig.advance(Duration::from_secs(90));
     assert_eq!(rig.closed, [id]);
+}
+
+#[test]
+fn a_flood_of_what_is_refused_at_qos_0_is_slowed_and_at_last_disconnected() {
+    let mut limits = LimitsConfig { pause_seconds_max: 2, ..LimitsConfig::default() };
+    limits.default.messages_per_second = 1;
+    limits.default.messages_burst = 3;
+    for topic in ["plant/b/telemetry/x", "a/b/c/d/e/f"] {
+        let bounds = Bounds { topic_levels_max: 4, ..Bounds::default() };
+        let mut rig = Rig::with(bounds, limits.clone());
+        let id = rig.client("device/a", V5);
+        let mut flood = |rig: &mut Rig, count: usize| {
+            for _ in 0..count {
+                rig.packet(id, publish(topic, "{}", QoS::AtMostOnce, 0));
+            }
+        };
+        flood(&mut rig, 3);
+        assert_eq!(rig.paused, [], "within its limits");
+        flood(&mut rig, 1);
+        assert_eq!(rig.paused, [id], "one past them");
+        rig.advance(Duration::from_secs(1));
+        assert_eq!(rig.paused, []);
+        flood(&mut rig, 2);
+        rig.sync();
+        assert_eq!(rig.closed, [], "slowed by no more than the longest pause");
+        flood(&mut rig, 1);
+        rig.sync();
+        let sent = rig.take(id);
+        let Some(Packet::Disconnect(last)) = sent.last() else { panic!("{sent:?}") };
+        assert_eq!(last.reason, ReasonCode::MessageRateTooHigh);
+        assert_eq!(rig.closed, [id]);
+    }
 }
