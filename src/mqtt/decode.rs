@@ -18,6 +18,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
+use self::connect::Protocol;
 use self::fixed_header::PacketType;
 pub(super) use self::property::forwarded;
 use super::scalar::{Reader, parse_variable};
@@ -93,8 +94,9 @@ impl Decoder {
     }
 
     /// The version, once known: from the protocol name and level of a CONNECT on, even if the
-    /// rest of that CONNECT is a violation, so that its CONNACK can say why. `None` after a
-    /// violation calls for a bare close.
+    /// rest of that CONNECT is a violation, so that its CONNACK can say why. After a level that we
+    /// do not know, the version whose CONNACK can say so. `None` after a violation calls for a bare
+    /// close.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.version
     }
@@ -195,7 +197,13 @@ impl Decoder {
     }
 
     fn connect(&mut self, r: &mut Reader<'_>) -> Result<Packet, Violation> {
-        let version = connect::protocol(r)?;
+        let version = match connect::protocol(r)? {
+            Protocol::Known(version) => version,
+            Protocol::Unknown(version) => {
+                self.version = Some(version);
+                return Err(Violation::PROTOCOL_LEVEL);
+            }
+        };
         self.version = Some(version);
         let connect = connect::connect(r, version)?;
         self.connected = true;

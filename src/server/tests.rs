@@ -171,6 +171,27 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
     assert!(kinds.iter().any(|kind| kind == "publish"), "{kinds:?}");
 }
 
+#[test]
+fn an_unknown_protocol_level_is_refused_in_the_form_that_its_client_reads() {
+    let site = Site::new();
+    let running = Server::start(options(&site)).unwrap();
+    for (connect_bytes, connack) in [
+        // [MQTT-3.1.2-2] of 3.1.1
+        (&b"\x10\x0D\x00\x04MQTT\x03\x02\x00\x3C\x00\x01c"[..], &b"\x20\x02\x00\x01"[..]),
+        (b"\x10\x0F\x00\x06MQIsdp\x04\x02\x00\x3C\x00\x01c", b"\x20\x02\x00\x01"),
+        // [MQTT-3.1.2-2] of 5.0
+        (b"\x10\x0E\x00\x04MQTT\x06\x02\x00\x3C\x00\x00\x01c", b"\x20\x03\x00\x84\x00"),
+        // Another protocol's name is answered by nothing. [MQTT-3.1.2-1]
+        (b"\x10\x0E\x00\x04MQTX\x05\x02\x00\x3C\x00\x00\x01c", b""),
+    ] {
+        let mut stream = connect(&site.client("press-7"), running.local_addr()).unwrap();
+        stream.write_all(connect_bytes).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, connack, "to {connect_bytes:02x?}");
+    }
+}
+
 /// Shakes hands; the TLS state and the socket.
 fn connect(
     config: &Arc<ClientConfig>,

@@ -11,12 +11,19 @@ use ReasonCode as R;
 #[test]
 fn connect_protocol_name_and_level() {
     let connect = |name: &[u8], level| packet(0x10, &[name, &[level, 2, 0, 0], b"\x00\x01c"]);
-    for (name, level) in [(&b"\x00\x04MQTT"[..], 3), (b"\x00\x04MQTT", 6), (b"\x00\x06MQIsdp", 4)] {
+    for (name, level, answer) in [
+        (&b"\x00\x04MQTT"[..], 0, V3_1_1),
+        (b"\x00\x04MQTT", 3, V3_1_1),
+        (b"\x00\x04MQTT", 6, V5),
+        (b"\x00\x04MQTT", 0x84, V3_1_1),
+        (b"\x00\x04MQTT", 0xFF, V5),
+        (b"\x00\x06MQIsdp", 4, V3_1),
+    ] {
         let mut decoder = server();
         let violation = decoder.decode(&connect(name, level)).unwrap_err();
         assert_eq!(violation.reason, R::UnsupportedProtocolVersion);
         assert_eq!(violation.statement, Some("MQTT-3.1.2-2"));
-        assert_eq!(decoder.version(), None);
+        assert_eq!(decoder.version(), Some(answer));
     }
     for name in [&b"\x00\x04mqtt"[..], b"\x00\x00", b"\x00\x05MQTT5", b"\x00\x02\xFF\xFF"] {
         check(&server(), &[(&connect(name, 4), R::ProtocolError, "MQTT-3.1.2-1")]);

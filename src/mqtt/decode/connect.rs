@@ -12,19 +12,30 @@ use crate::mqtt::{
     ReasonCode, TopicError, TopicName, Violation, Will, WillProperties,
 };
 
+/// What Protocol Name and Protocol Version say.
+pub(super) enum Protocol {
+    /// A version that we speak.
+    Known(ProtocolVersion),
+    /// Another one. Its client most likely reads a CONNACK in the form of this version.
+    Unknown(ProtocolVersion),
+}
+
 /// Protocol Name and Protocol Version, the part of CONNECT that all versions share.
-pub(super) fn protocol(r: &mut Reader<'_>) -> Result<ProtocolVersion, Violation> {
+pub(super) fn protocol(r: &mut Reader<'_>) -> Result<Protocol, Violation> {
     let name = r.binary()?;
     // [MQTT-3.1.2-1] Judged before the level is read: what follows is not MQTT.
     if name != b"MQTT" && name != b"MQIsdp" {
         return Err(Violation::PROTOCOL_NAME);
     }
     match (name, r.u8()?) {
-        (b"MQIsdp", 3) => Ok(ProtocolVersion::V3_1),
-        (b"MQTT", 4) => Ok(ProtocolVersion::V3_1_1),
-        (b"MQTT", 5) => Ok(ProtocolVersion::V5),
-        // [MQTT-3.1.2-2]
-        _ => Err(Violation::PROTOCOL_LEVEL),
+        (b"MQIsdp", 3) => Ok(Protocol::Known(ProtocolVersion::V3_1)),
+        (b"MQTT", 4) => Ok(Protocol::Known(ProtocolVersion::V3_1_1)),
+        (b"MQTT", 5) => Ok(Protocol::Known(ProtocolVersion::V5)),
+        // [MQTT-3.1.2-2]: refused with 0x01 in 3.1.1, and with 0x84 in 5.0, whose successors will
+        // know its CONNACK. Bridges of Mosquitto mark themselves by the highest bit of the level.
+        (b"MQIsdp", _) => Ok(Protocol::Unknown(ProtocolVersion::V3_1)),
+        (_, level) if level & 0x7F < 5 => Ok(Protocol::Unknown(ProtocolVersion::V3_1_1)),
+        (_, _) => Ok(Protocol::Unknown(ProtocolVersion::V5)),
     }
 }
 
