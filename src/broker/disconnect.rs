@@ -93,7 +93,10 @@ impl Broker {
         let ending = match cause {
             CloseCause::Peer => Ending::PeerClosed,
             CloseCause::Transport | CloseCause::Ours => Ending::Transport,
-            CloseCause::TaskFailed => Ending::TaskFailed,
+            CloseCause::TaskFailed => {
+                self.counters.connections_failed += 1;
+                Ending::TaskFailed
+            }
         };
         self.end(now, id, ending);
         self.connections.remove(&id);
