@@ -68,6 +68,8 @@ pub struct Counters {
     pub deliveries_withheld: u64,
     /// Protocol violations.
     pub violations: u64,
+    /// Connections that ended because their own task failed: ours to mend.
+    pub connections_failed: u64,
     /// Refusals by reason, in order of first occurrence.
     pub refusals: Vec<(Refusal, u64)>,
     /// Live Network Connections.

@@ -62,8 +62,9 @@ impl Ending {
             Self::RateTooHigh => ("limit.rate", Some(R::MessageRateTooHigh), true),
             Self::PublishRefused => ("publish.refused", Some(R::NotAuthorized), true),
             Self::ConnectTimeout => ("connect.timeout", None, false),
-            // Sessions are told; their Wills are not published to nobody.
-            Self::Shutdown => ("shutdown", Some(R::ServerShuttingDown), false),
+            // No client's DISCONNECT called the Will off. [MQTT-3.1.2-8], [MQTT-3.1.2-10]: it goes
+            // to the log, to queues and to the retained messages; one with a delay stays pending.
+            Self::Shutdown => ("shutdown", Some(R::ServerShuttingDown), true),
         }
     }
 }
@@ -92,7 +93,10 @@ impl Broker {
         let ending = match cause {
             CloseCause::Peer => Ending::PeerClosed,
             CloseCause::Transport | CloseCause::Ours => Ending::Transport,
-            CloseCause::TaskFailed => Ending::TaskFailed,
+            CloseCause::TaskFailed => {
+                self.counters.connections_failed += 1;
+                Ending::TaskFailed
+            }
         };
         self.end(now, id, ending);
         self.connections.remove(&id);

@@ -172,9 +172,7 @@ impl Decoder {
         let packet = match packet_type {
             PacketType::Connect => self.connect(r)?,
             PacketType::ConnAck => Packet::ConnAck(Box::new(connect::connack(r, version)?)),
-            PacketType::Publish => {
-                Packet::Publish(Box::new(publish::publish(r, first, version, self.side)?))
-            }
+            PacketType::Publish => Packet::Publish(publish::publish(r, first, version, self.side)?),
             PacketType::PubAck => Packet::PubAck(ack::puback(r, version)?),
             PacketType::PubRec => Packet::PubRec(ack::pubrec(r, version)?),
             PacketType::PubRel => Packet::PubRel(ack::pubrel(r, version)?),

@@ -85,21 +85,19 @@ impl<'a> Reader<'a> {
 
     /// A UTF-8 Encoded String.
     pub(super) fn text(&mut self) -> Result<&'a str, Violation> {
-        // [MQTT-1.5.4-1]; `from_utf8` refuses surrogates. [MQTT-1.5.4-3]: a BOM stays.
-        let text = std::str::from_utf8(self.binary()?).map_err(|_| Violation::NOT_UTF8)?;
-        // [MQTT-1.5.4-2]
-        if text.as_bytes().contains(&0) {
-            return Err(Violation::NULL);
-        }
-        Ok(text)
+        parse_text(self.binary()?)
     }
 
     /// A string that names something (topic, filter, client, user), so without control
     /// characters: section 1.5.4 lets a receiver refuse them, and here they would reach logs,
     /// terminals and rules. In free text, such as a Reason String, they may stand.
     pub(super) fn name(&mut self) -> Result<&'a str, Violation> {
-        let text = self.text()?;
-        if has_control(text) { Err(Violation::CONTROL) } else { Ok(text) }
+        let bytes = self.binary()?;
+        if is_printable_ascii(bytes) {
+            return std::str::from_utf8(bytes).map_err(|_| Violation::NOT_UTF8);
+        }
+        let text = parse_text(bytes)?;
+        if text.chars().any(char::is_control) { Err(Violation::CONTROL) } else { Ok(text) }
     }
 }
 
@@ -120,10 +118,18 @@ pub(super) fn parse_variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Viola
     if bytes.len() < 4 { Ok(None) } else { Err(Violation::VARIABLE_TOO_LONG) }
 }
 
-fn has_control(text: &str) -> bool {
-    // The first test is enough for ASCII, which nearly every name is, and needs no decoding.
-    text.bytes().any(|byte| byte < 0x20 || byte == 0x7F)
-        || (!text.is_ascii() && text.chars().any(char::is_control))
+/// The text of a UTF-8 Encoded String.
+fn parse_text(bytes: &[u8]) -> Result<&str, Violation> {
+    // [MQTT-1.5.4-1]; `from_utf8` refuses surrogates. [MQTT-1.5.4-3]: a BOM stays.
+    let text = std::str::from_utf8(bytes).map_err(|_| Violation::NOT_UTF8)?;
+    // [MQTT-1.5.4-2]
+    if bytes.contains(&0) { Err(Violation::NULL) } else { Ok(text) }
+}
+
+/// Whether nothing else needs to be looked for, as in nearly every name. Without an early exit, so
+/// that many bytes are looked at in one step.
+fn is_printable_ascii(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |so_far, byte| so_far & (0x20..0x7F).contains(byte))
 }
 
 /// Where fields are written to. Both implementations are walked by the same code, so that a

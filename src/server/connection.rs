@@ -207,6 +207,8 @@ impl Connection {
             }
             match self.decoder.decode(rest) {
                 Ok(Decoded::Packet { packet, consumed }) => {
+                    #[cfg(test)]
+                    tests::panic_if_asked(&packet);
                     used += consumed;
                     packets.push(packet);
                     if self.link.awaits_connect.get() {
@@ -390,4 +392,4 @@ impl Drop for Connection {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

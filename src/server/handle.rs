@@ -175,6 +175,7 @@ fn add(all: &mut Counters, one: Counters) {
         deliveries_dropped,
         deliveries_withheld,
         violations,
+        connections_failed,
         refusals,
         connections_live,
         sessions_live,
@@ -196,6 +197,7 @@ fn add(all: &mut Counters, one: Counters) {
     all.deliveries_dropped += deliveries_dropped;
     all.deliveries_withheld += deliveries_withheld;
     all.violations += violations;
+    all.connections_failed += connections_failed;
     all.connections_live += connections_live;
     all.sessions_live += sessions_live;
     all.subscriptions_live += subscriptions_live;

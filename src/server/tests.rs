@@ -110,6 +110,10 @@ impl Client {
 }
 
 fn publish(topic: &str, id: u16) -> Packet {
+    publish_with(topic, id, &[b'x'; 128])
+}
+
+fn publish_with(topic: &str, id: u16, payload: &[u8]) -> Packet {
     Packet::Publish(Box::new(Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
@@ -117,8 +121,28 @@ fn publish(topic: &str, id: u16) -> Packet {
         topic: Some(TopicName::parse(topic).unwrap()),
         packet_id: PacketId::new(id),
         properties: PublishProperties::default(),
-        payload: vec![b'x'; 128].into(),
+        payload: payload.to_vec().into(),
     }))
+}
+
+fn subscribe(filter: &str) -> Packet {
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id: PacketId::ONE,
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+        filters: vec![SubscribeFilter {
+            filter: filter.to_owned(),
+            options: SubscriptionOptions::default(),
+        }],
+    }))
+}
+
+/// Every entry of the log in `directory`.
+fn entries(directory: &std::path::Path) -> Vec<serde_json::Value> {
+    let verifier = log_key().verifier().clone();
+    let reader = Reader::open(RealDisk::new(directory), &verifier, Until::Checkpoint).unwrap();
+    let entries = reader.entries(0);
+    entries.map(|entry| serde_json::from_slice(&entry.unwrap().json).unwrap()).collect()
 }
 
 #[test]
@@ -128,15 +152,7 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
     options.writer = Box::new(durable(directory.path()));
     let running = Server::start(options).unwrap();
     let mut client = Client::connect(&site, "press-7", running.local_addr());
-    client.send(&[Packet::Subscribe(Box::new(Subscribe {
-        packet_id: PacketId::ONE,
-        subscription_identifier: None,
-        user_properties: Vec::new(),
-        filters: vec![SubscribeFilter {
-            filter: "plant/press-7/sealed/#".to_owned(),
-            options: SubscriptionOptions::default(),
-        }],
-    }))]);
+    client.send(&[subscribe("plant/press-7/sealed/#")]);
     assert!(matches!(client.next(), Some(Packet::SubAck(_))));
     client.send(&[publish("plant/press-7/sealed/a", 2), publish("plant/press-8/sealed/a", 3)]);
     let mut seen = Vec::new();
@@ -156,19 +172,11 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
     assert!(client.next().is_none());
     running.wait().unwrap();
 
-    let verifier = log_key().verifier().clone();
-    let reader =
-        Reader::open(RealDisk::new(directory.path()), &verifier, Until::Checkpoint).unwrap();
-    let kinds = reader
-        .entries(0)
-        .map(|entry| {
-            let entry = serde_json::from_slice::<serde_json::Value>(&entry.unwrap().json).unwrap();
-            entry["type"].as_str().unwrap().to_owned()
-        })
-        .collect::<Vec<_>>();
-    assert_eq!(kinds.first().map(String::as_str), Some("start"), "{kinds:?}");
-    assert_eq!(kinds.last().map(String::as_str), Some("stop"), "{kinds:?}");
-    assert!(kinds.iter().any(|kind| kind == "publish"), "{kinds:?}");
+    let entries = entries(directory.path());
+    let kinds: Vec<&str> = entries.iter().filter_map(|entry| entry["type"].as_str()).collect();
+    assert_eq!(kinds.first(), Some(&"start"), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&"stop"), "{kinds:?}");
+    assert!(kinds.contains(&"publish"), "{kinds:?}");
 }
 
 #[test]
@@ -190,6 +198,71 @@ fn an_unknown_protocol_level_is_refused_in_the_form_that_its_client_reads() {
         stream.read_to_end(&mut answer).unwrap();
         assert_eq!(answer, connack, "to {connect_bytes:02x?}");
     }
+}
+
+#[test]
+fn a_panic_in_the_task_of_a_connection_ends_that_connection_alone() {
+    let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
+    let mut options = options(&site);
+    options.writer = Box::new(durable(directory.path()));
+    let running = Server::start(options).unwrap();
+    let mut neighbour = Client::connect(&site, "press-8", running.local_addr());
+    for _ in 0..2 {
+        let mut broken = Client::connect(&site, "press-7", running.local_addr());
+        broken.send(&[publish_with("plant/press-7/sealed/a", 1, connection::tests::PANIC)]);
+        assert!(is_closed(&mut broken.stream));
+        neighbour.send(&[publish("plant/press-8/sealed/a", 2)]);
+        assert!(matches!(neighbour.next(), Some(Packet::PubAck(_))), "its neighbour is served");
+    }
+    let counters = running.handle().snapshot().unwrap().counters;
+    assert_eq!((counters.connections_failed, counters.connections_live), (2, 1));
+    running.stop();
+    running.wait().unwrap();
+    let entries = entries(directory.path());
+    let failed = entries.iter().filter(|entry| entry["how"] == "fault.task");
+    let who: Vec<_> = failed.map(|entry| entry["who"].as_str().unwrap()).collect();
+    assert_eq!(who, ["device/press-7", "device/press-7"]);
+}
+
+/// What two shards do: each its own identities, all in one log. (They do not route to one another.)
+#[test]
+fn two_shards_share_the_identities_and_one_log() {
+    let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
+    let mut options = options(&site);
+    options.writer = Box::new(durable(directory.path()));
+    options.shards = 2;
+    let running = Server::start(options).unwrap();
+    let names: Vec<String> = (0..8).map(|number| format!("press-{number}")).collect();
+    let mut clients: Vec<Client> =
+        names.iter().map(|name| Client::connect(&site, name, running.local_addr())).collect();
+    for (client, name) in clients.iter_mut().zip(&names) {
+        client.send(&[subscribe(&format!("plant/{name}/sealed/#"))]);
+        assert!(matches!(client.next(), Some(Packet::SubAck(_))));
+        client.send(&[publish(&format!("plant/{name}/sealed/a"), 2)]);
+        let both = [client.next().unwrap(), client.next().unwrap()];
+        assert!(both.iter().any(|packet| matches!(packet, Packet::PubAck(_))), "{both:?}");
+        assert!(both.iter().any(|packet| matches!(packet, Packet::Publish(_))), "{both:?}");
+    }
+    // A take-over finds its session on whatever shard it is.
+    for (old, name) in clients.iter_mut().zip(&names) {
+        let _new = Client::connect(&site, name, running.local_addr());
+        let Some(Packet::Disconnect(told)) = old.next() else { panic!("{name}") };
+        assert_eq!(told.reason, ReasonCode::SessionTakenOver);
+    }
+    let counters = running.handle().snapshot().unwrap().counters;
+    assert_eq!((counters.connects, counters.publishes_recorded), (16, 8), "of both together");
+    running.stop();
+    running.wait().unwrap();
+
+    let entries = entries(directory.path());
+    let of_type = |kind: &str| entries.iter().filter(|entry| entry["type"] == kind).count();
+    assert_eq!((of_type("start"), of_type("stop"), of_type("publish")), (2, 2, 8));
+    // Ids of the second shard's decisions name it.
+    let second = entries.iter().filter(|entry| {
+        entry["type"] == "connect" && entry["id"].as_str().unwrap().contains(".1-")
+    });
+    let second = second.count();
+    assert!(second > 0 && second < 16, "{second} of 16 on the second shard");
 }
 
 /// Shakes hands; the TLS state and the socket.

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(outbound.handle_puback(id(1)), Acknowledged::Done);
         assert_eq!(outbound.dequeue().unwrap().packet_id, Some(id(2)));
         assert_eq!(outbound.dequeue().unwrap().delivery, "three");
-        assert_eq!(outbound.held(), (0, 0));
+        assert_eq!(outbound.held(), (0, 3), "QoS 2 is kept, QoS 0 is not");
     }
 
     #[test]

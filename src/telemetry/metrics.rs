@@ -66,7 +66,7 @@ impl Collector for MetricsSnapshot {
 
 type Row = (&'static str, &'static str, u64);
 
-fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 22] {
+fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 23] {
     let c = counters;
     [
         ("connects", "Sessions begun or resumed", c.connects),
@@ -84,6 +84,7 @@ fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 
         ("deliveries_dropped", "Copies dropped at a bound", c.deliveries_dropped),
         ("deliveries_withheld", "Copies the receiver may not read", c.deliveries_withheld),
         ("violations", "Protocol violations", c.violations),
+        ("connections_failed", "Connections whose own task failed", c.connections_failed),
         ("log_batches", "Batches of shards written", writer.batches),
         ("log_written_bytes", "Bytes written to the log", writer.bytes),
         ("log_entries", "Entries in the log", writer.entries),

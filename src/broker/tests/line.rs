@@ -438,7 +438,7 @@ fn a_flood_of_what_is_refused_at_qos_0_is_slowed_and_at_last_disconnected() {
         let bounds = Bounds { topic_levels_max: 4, ..Bounds::default() };
         let mut rig = Rig::with(bounds, limits.clone());
         let id = rig.client("device/a", V5);
-        let mut flood = |rig: &mut Rig, count: usize| {
+        let flood = |rig: &mut Rig, count: usize| {
             for _ in 0..count {
                 rig.packet(id, publish(topic, "{}", QoS::AtMostOnce, 0));
             }

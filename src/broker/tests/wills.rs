@@ -90,3 +90,57 @@ fn a_takeover_publishes_the_will_of_the_old_connection() {
     rig.connect("device/a", lasting(V5, "a", 100));
     assert_eq!(rig.payloads(board), [r#"{"t":1}"#]);
 }
+
+#[test]
+fn a_stop_publishes_the_wills_whose_time_has_come_and_records_them_before_its_end() {
+    let mut rig = Rig::new();
+    let board = rig.connect("dashboard/b", lasting(V5, "b", 100));
+    rig.subscribe_with(
+        board,
+        "plant/#",
+        SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() },
+        None,
+    );
+    let mut now = will("plant/a/telemetry/now", r#"{"t":1}"#, 0);
+    now.retain = true;
+    let topic = now.topic.clone();
+    with_will(&mut rig, 100, now);
+    let mut delayed = lasting(V5, "c", 100);
+    delayed.will = Some(will("plant/c/telemetry/later", r#"{"t":2}"#, 50));
+    rig.connect("device/c", delayed);
+    // Its session ends with its connection, and with the session the delay. [MQTT-3.1.3-9]
+    let mut ended = lasting(V5, "d", 0);
+    ended.will = Some(will("plant/d/telemetry/ended", r#"{"t":3}"#, 50));
+    rig.connect("device/d", ended);
+    rig.entries.clear();
+
+    rig.input(Input::Stop);
+    assert!(rig.broker.retained.message(&topic, rig.now.instant).is_none(), "not yet on disk");
+    rig.sync();
+    assert!(rig.stopped);
+    let kinds = rig.entries.iter().map(|entry| entry["type"].as_str().unwrap());
+    let kinds: Vec<&str> = kinds.collect();
+    assert_eq!(kinds.last(), Some(&"stop"));
+    let wills: Vec<&str> = rig
+        .entries
+        .iter()
+        .filter(|entry| entry["type"] == "will")
+        .map(|entry| entry["topic"].as_str().unwrap())
+        .collect();
+    assert_eq!(wills, ["plant/a/telemetry/now", "plant/d/telemetry/ended"]);
+    assert!(rig.broker.retained.message(&topic, rig.now.instant).is_some());
+    assert_eq!(rig.broker.queued.0, 2, "a session that lasts has them waiting");
+    let pending = rig.broker.sessions.values().filter(|session| session.will_due.is_some());
+    assert_eq!(pending.count(), 1, "the delayed one is as it was");
+}
+
+#[test]
+fn a_will_that_its_client_called_off_is_not_published_by_a_stop() {
+    let mut rig = Rig::new();
+    let id = with_will(&mut rig, 100, will(T, r#"{"t":1}"#, 0));
+    rig.packet(id, disconnect(ReasonCode::Success));
+    rig.entries.clear();
+    rig.input(Input::Stop);
+    rig.sync();
+    assert!(!rig.entry_types().contains(&"will".to_owned()));
+}

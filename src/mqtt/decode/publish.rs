@@ -11,7 +11,7 @@ pub(super) fn publish(
     first: u8,
     version: ProtocolVersion,
     side: Side,
-) -> Result<Publish, Violation> {
+) -> Result<Box<Publish>, Violation> {
     // [MQTT-3.3.1-4]; already refused with the first byte.
     let qos = QoS::from_bits((first >> 1) & 0b11).ok_or(Violation::QOS_3)?;
     // [MQTT-3.3.2-1]
@@ -25,7 +25,7 @@ pub(super) fn publish(
         ("", true) => return Err(Violation::TOPIC_MISSING),
         (topic, _) => Some(connect::topic_name(topic)?),
     };
-    Ok(Publish {
+    Ok(Box::new(Publish {
         dup: first & 0b1000 != 0,
         qos,
         retain: first & 0b0001 != 0,
@@ -33,5 +33,5 @@ pub(super) fn publish(
         packet_id,
         properties,
         payload: Bytes::copy_from_slice(r.remainder()),
-    })
+    }))
 }

@@ -26,6 +26,15 @@ const ID: ConnectionId = ConnectionId(7);
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
+/// The payload of a PUBLISH at which the task of its connection panics, in the middle of a read.
+pub(in crate::server) const PANIC: &[u8] = b"panic, for the sake of a test";
+
+pub(in crate::server) fn panic_if_asked(packet: &Packet) {
+    if let Packet::Publish(publish) = packet {
+        assert!(&*publish.payload != PANIC, "a test asked for this panic");
+    }
+}
+
 /// The shard's side of one connection.
 struct Shard {
     local: Rc<Local>,
