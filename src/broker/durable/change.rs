@@ -153,8 +153,8 @@ pub(crate) enum Source {
 
 /// The bytes are no change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a State record is of another version, or cannot be read")]
-pub struct BadChange;
+#[error("a record of the log is of another version, or cannot be read")]
+pub struct BadRecord;
 
 /// Payload and properties beside a record.
 pub(crate) type BodyParts<'a> = Option<(&'a [u8], &'a [u8])>;
@@ -174,18 +174,18 @@ impl Change {
                 w.number((*expiry_seconds).into());
                 w.byte((*publishes_will).into());
             }
-            Self::Ended { key, connect_index } | Self::Bound { connect_index, key } => {
+            Self::Ended { key, connect_index } => {
                 w.number(key.0);
                 w.number(*connect_index);
             }
             Self::Subscribed { key, filter, subscription, handling } => {
                 w.number(key.0);
-                w.text(filter.as_str());
+                write_filter(&mut w, filter);
                 write_subscription(&mut w, subscription, *handling);
             }
             Self::Unsubscribed { key, filter } | Self::Walked { key, filter } => {
                 w.number(key.0);
-                w.text(filter.as_str());
+                write_filter(&mut w, filter);
             }
             Self::Sent { key, packet_id, source, copy } => {
                 w.number(key.0);
@@ -202,48 +202,57 @@ impl Change {
             }
             Self::Acked { key, packet_id }
             | Self::Receipted { key, packet_id }
-            | Self::Released { key, packet_id }
-            | Self::Taken { key, packet_id }
-            | Self::LastId { key, packet_id }
-            | Self::Unreadable { key, packet_id } => {
-                w.number(key.0);
-                w.number(packet_id.as_u16().into());
-            }
+            | Self::Released { key, packet_id } => write_id(&mut w, *key, *packet_id),
             Self::Queued { key, group, copy } => {
                 w.number(key.0);
                 copy.encode(&mut w, u8::from(group.is_some()));
                 if let Some(group) = group {
-                    w.text(group.as_str());
+                    write_filter(&mut w, group);
                 }
             }
             Self::Skipped { key, index } | Self::Full { key, index } => {
                 w.number(key.0);
                 w.number(*index);
             }
+            of_snapshot => of_snapshot.encode_of_snapshot(&mut w),
+        }
+    }
+
+    fn encode_of_snapshot(&self, w: &mut Writer<'_>) {
+        match self {
             Self::Position { index, next_session } => {
                 w.number(*index);
                 w.number(*next_session);
             }
-            Self::Message(message) => message.encode(&mut w),
+            Self::Message(message) => message.encode(w),
             Self::Retained { index } => w.number(*index),
             Self::Walking { key, filter, subscription, after, until } => {
                 w.number(key.0);
-                w.text(filter.as_str());
-                write_subscription(&mut w, subscription, RetainHandling::Send);
+                write_filter(w, filter);
+                write_subscription(w, subscription, RetainHandling::Send);
                 w.text(after.as_ref().map_or("", TopicName::as_str));
                 w.number(*until);
             }
             Self::Owed(owed) => {
                 w.number(owed.key.0);
                 w.number(owed.connect_index);
-                write_author(&mut w, &owed.author);
-                write_will(&mut w, &owed.will);
+                write_author(w, &owed.author);
+                write_will(w, &owed.will);
             }
             Self::Unassigned { index, group, since } => {
                 w.number(*index);
-                w.text(group.as_str());
+                write_filter(w, group);
                 w.number(*since);
             }
+            Self::Bound { connect_index, key } => {
+                w.number(key.0);
+                w.number(*connect_index);
+            }
+            Self::Taken { key, packet_id }
+            | Self::LastId { key, packet_id }
+            | Self::Unreadable { key, packet_id } => write_id(w, *key, *packet_id),
+            // All others are records of the log.
+            _ => {}
         }
     }
 
@@ -295,11 +304,11 @@ impl Change {
     /// Reads one record.
     ///
     /// # Errors
-    /// [`BadChange`] if it is none.
-    pub(crate) fn decode(head: &[u8], body: BodyParts<'_>) -> Result<Self, BadChange> {
+    /// [`BadRecord`] if it is none.
+    pub(crate) fn decode(head: &[u8], body: BodyParts<'_>) -> Result<Self, BadRecord> {
         let mut r = Reader(head);
-        let change = Self::read(&mut r, body).ok_or(BadChange)?;
-        if r.0.is_empty() { Ok(change) } else { Err(BadChange) }
+        let change = Self::read(&mut r, body).ok_or(BadRecord)?;
+        if r.0.is_empty() { Ok(change) } else { Err(BadRecord) }
     }
 
     fn read(r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Self> {
@@ -480,6 +489,19 @@ fn flag(r: &mut Reader<'_>) -> Option<bool> {
         0 => Some(false),
         1 => Some(true),
         _ => None,
+    }
+}
+
+fn write_id(w: &mut Writer<'_>, key: SessionKey, packet_id: PacketId) {
+    w.number(key.0);
+    w.number(packet_id.as_u16().into());
+}
+
+/// With the `$share/…/` of a Shared Subscription.
+fn write_filter(w: &mut Writer<'_>, filter: &TopicFilter) {
+    match filter.share() {
+        None => w.text(filter.as_str()),
+        Some(share) => w.text(&format!("$share/{}/{}", share.as_str(), filter.as_str())),
     }
 }
 

@@ -1,0 +1,1 @@
+//! Replay against the running broker.
