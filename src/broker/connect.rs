@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore as _;
 
-use super::connection::{Connection, Session};
-use super::disconnect::Ending;
+use super::connection::Connection;
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
-use super::output::{EventKind, Output};
+use super::output::EventKind;
 use super::record::{beginning, refusal_fields};
 use super::{Broker, timeout};
-use crate::evidence::{Decision, EntryType, EntryWriter, Synced};
+use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
 };
 use crate::refusal::{Refusal, Refused};
 use crate::routing::SessionKey;
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase, Timer};
+use crate::session::{Author, Phase, Timer};
 use crate::time::{Instant, Now};
 
 impl Broker {

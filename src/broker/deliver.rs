@@ -18,13 +18,9 @@ use super::input::ConnectionId;
 use super::ledger::Ledger;
 use super::output::Output;
 use super::{Broker, Session};
-use crate::mqtt::{
-    Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName,
-};
+use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName};
 use crate::policy::Policy;
-use crate::routing::{
-    Delivery, Eligibility, EncodedCopies, Interest, Message, SessionKey,
-};
+use crate::routing::{Delivery, Eligibility, EncodedCopies, Interest, Message, SessionKey};
 use crate::session::{Phase, Resend};
 use crate::time::Now;
 
@@ -303,13 +299,7 @@ impl Broker {
 
     /// A session was resumed by this connection, and all that it sent on earlier ones is on disk:
     /// it is sent again, then the rest.
-    pub(super) fn begin(
-        &mut self,
-        now: Now,
-        id: ConnectionId,
-        key: SessionKey,
-        window_max: u16,
-    ) {
+    pub(super) fn begin(&mut self, now: Now, id: ConnectionId, key: SessionKey, window_max: u16) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if session.connection == Some(id) && connection.phase == Phase::Connected {

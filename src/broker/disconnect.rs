@@ -3,14 +3,12 @@
 use super::Broker;
 use std::sync::Arc;
 
-use super::connect::session_expiry;
 use super::effect::Effect;
 use super::input::{CloseCause, ConnectionId};
 use super::output::EventKind;
 use super::record::RefusalKey;
 use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode, Violation};
-use crate::routing::SessionKey;
 use crate::session::{Phase, Timer};
 use crate::time::Now;
 

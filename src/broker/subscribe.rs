@@ -2,12 +2,12 @@
 //! entries are on disk (sections 3.8 to 3.11).
 
 use super::durable::Change;
-use super::walk::begin_walk;
-use super::{Broker, Session};
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
 use super::output::EventKind;
 use super::record::{RefusalKey, beginning, refusal_fields};
+use super::walk::begin_walk;
+use super::{Broker, Session};
 use crate::evidence::{Decision, EntryType};
 use crate::mqtt::{
     AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,

@@ -106,8 +106,7 @@ impl Broker {
                     Outcome::Quarantined { refused, .. } => Some(refused.clone()),
                     Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => None,
                 };
-                let offset =
-                    {
+                let offset = {
                     let ingress = Ingress::Will { connect_index };
                     self.record_publish(now, ingress, &decision, &conforming)
                 };

@@ -4,7 +4,7 @@
 //! nowhere else: which bound, which file and which key reaches which room.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{Answer, CliFailure, check, files, record};
-use crate::broker::{Backlog, Broker, Settings};
+use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
 use crate::config::{Config, FILE_NAME, LogFormat};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
@@ -23,8 +23,8 @@ use crate::server::{
     StartWriter, WriterEvents, raise_open_files,
 };
 use crate::storage::{
-    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovery, Until, Writer,
-    WriterOptions,
+    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovered, Recovery, Until,
+    Writer, WriterOptions,
 };
 use crate::telemetry::{self, Format};
 
@@ -84,8 +84,6 @@ impl Serving {
         let (tls, issuers) = check::load_tls(config)?;
         let policy = Arc::new(super::policy::load(&config.files.policy)?);
         let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
-        let log = OpenLog::open(config)?;
-        let answer = log.answerer(config, Arc::clone(&schemas))?;
         let clock = Clock::start();
         let config_text = files::read(&config.dir.join(FILE_NAME))?;
         let settings = Settings {
@@ -97,7 +95,7 @@ impl Serving {
                 bytes_max: usize_of(config.evidence.backlog_bytes_max),
             },
             policy,
-            schemas,
+            schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
@@ -106,6 +104,10 @@ impl Serving {
                 .unwrap_or_default(),
             seed: random()?,
         };
+        let mut replay = Replay::new(settings.clone(), clock.now());
+        let log = OpenLog::open(config, &mut replay)?;
+        let answer = log.answerer(config, schemas)?;
+        let replay = Mutex::new(Some(replay));
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
@@ -117,7 +119,11 @@ impl Serving {
             shards: 1,
             bounds: bounds(config),
             broker: Arc::new(move |shard, now| {
-                Broker::new(Settings { shard, ..settings.clone() }, now)
+                // The one shard that there is has all sessions.
+                match replay.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    Some(replay) => replay.finish(now),
+                    None => Broker::new(Settings { shard, ..settings.clone() }, now),
+                }
             }),
             writer: log.starter(config),
             clock,
@@ -152,14 +158,22 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    fn open(config: &Config) -> Result<Self, CliFailure> {
+    /// Recovers the log, and from it what `replay` is to know.
+    fn open(config: &Config, replay: &mut Replay) -> Result<Self, CliFailure> {
         let key = record::log_key(config)?;
         let directory = &config.evidence.directory;
         let options = LogOptions {
             verifier: key.verifier().clone(),
             segment_bytes: config.evidence.segment_bytes,
         };
-        let (log, recovery) = Log::open(RealDisk::new(directory), options, &mut |_| {})?;
+        let mut replayed = Ok(());
+        let (log, recovery) = Log::open(RealDisk::new(directory), options, &mut |record| {
+            if replayed.is_ok() {
+                let at = record.index;
+                replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
+            }
+        })?;
+        replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
         if let Some(cut) = &recovery.cut {
             tracing::warn!(%cut, "a torn last batch, never acknowledged, was cut off");
         }
@@ -216,6 +230,16 @@ impl Lines for Answers<'_> {
 
     fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
         Answers::wait(self, duration).map_err(|_| AnswerFault::Gone)
+    }
+}
+
+/// A record as the core knows it.
+fn log_record<'a>(record: &Recovered<'a>) -> LogRecord<'a> {
+    LogRecord {
+        kind: record.kind,
+        index: record.index,
+        head: record.head,
+        body: record.body.map(|body| (body.payload, body.properties)),
     }
 }
 

@@ -246,11 +246,12 @@ impl Subscribers {
     fn remove(&mut self, share: Option<&ShareName>, session: SessionKey) -> bool {
         let members = match share {
             None => &mut self.each,
-            Some(name) => match self.groups.iter_mut().find(|group| group.filter.share() == Some(name))
-            {
-                Some(group) => &mut group.members,
-                None => return false,
-            },
+            Some(name) => {
+                match self.groups.iter_mut().find(|group| group.filter.share() == Some(name)) {
+                    Some(group) => &mut group.members,
+                    None => return false,
+                }
+            }
         };
         let before = members.len();
         members.retain(|member| member.session != session);

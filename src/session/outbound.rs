@@ -220,7 +220,7 @@ impl<D> Outbound<D> {
     }
 
     /// What is queued, in order.
-    pub fn queue(&self) -> impl Iterator<Item = &D> {
+    pub fn queue(&self) -> impl DoubleEndedIterator<Item = &D> {
         self.queue.iter().map(|queued| &queued.delivery)
     }
 

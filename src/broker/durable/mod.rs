@@ -21,6 +21,7 @@
 mod bytes;
 mod change;
 mod entry;
+mod image;
 mod recovering;
 mod replay;
 

@@ -141,6 +141,12 @@ impl Recovering {
         }
     }
 
+    /// As [`Self::remember`], for a message that a snapshot refers to.
+    pub(super) fn remember_always(&mut self, message: Arc<Message>) {
+        self.recent_bytes += message.queue_bytes();
+        self.recent.insert(message.index(), message);
+    }
+
     /// The log has come to `position`: gives up what no record can name any more.
     pub(super) fn advance(&mut self, position: u64) {
         self.position = position;

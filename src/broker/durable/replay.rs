@@ -4,9 +4,7 @@
 //! It reads no file: the shell hands it records. Given the same records and the same settings it
 //! comes to the same state, byte for byte ([`Replay::image`]).
 
-use std::sync::Arc;
-
-use super::change::{Attached, BadRecord, BodyParts, Change, CopyOf, Source};
+use super::change::{Attached, BadRecord, Change, CopyOf, Source};
 use super::entry::{Fields, entry_type};
 use super::recovering::Recovering;
 use crate::broker::connection::Intake;
@@ -300,8 +298,7 @@ impl Replay {
     }
 
     fn detach(&mut self, detachment: Detachment) {
-        let (now, Detachment { key, connect_index, publishes_will, .. }) =
-            (self.now(), detachment);
+        let (now, Detachment { key, connect_index, publishes_will, .. }) = (self.now(), detachment);
         if !publishes_will {
             // A faster connection had made it due; its client called it off before that counted.
             self.recovering().owed.remove(&connect_index);
@@ -420,9 +417,11 @@ impl Replay {
         };
         if group.is_none() {
             session.intake = Intake::Implicit;
+            // It is in order, and this one comes at the end, or nearly.
+            let mut from_end = session.outbound.queue().rev();
             let is_it =
-                |queued: &Delivery| queued.message.index() == index && queued.group.is_none();
-            if session.outbound.queue().any(is_it) {
+                |queued: &&Delivery| queued.message.index() == index && queued.group.is_none();
+            if from_end.by_ref().take_while(|it| it.message.index() >= index).any(|it| is_it(&it)) {
                 return;
             }
         }
@@ -441,11 +440,4 @@ impl Replay {
             session.intake = Intake::Closed;
         }
     }
-
-    pub(super) fn restore(&mut self, _change: Change) {}
 }
-
-/// A record's body as the format of changes wants it.
-const _: fn(LogRecord<'_>) -> BodyParts<'_> = |record| record.body;
-/// Messages are shared by all who have yet to deliver them.
-const _: fn(&Arc<Message>) -> Arc<Message> = Arc::clone;

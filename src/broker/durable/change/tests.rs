@@ -163,14 +163,14 @@ fn any_of_log() -> impl Strategy<Value = Change> {
     let id = (1..=u16::MAX).prop_map(|id| PacketId::new(id).unwrap());
     let will = prop::option::of(any_will());
     let attached =
-        (any::<u64>(), prop::option::of(0..u64::MAX), any_version(), any::<bool>(), will)
-            .prop_map(|(key, connect_index, version, clean, will)| {
+        (any::<u64>(), prop::option::of(0..u64::MAX), any_version(), any::<bool>(), will).prop_map(
+            |(key, connect_index, version, clean, will)| {
                 let (key, author) = (SessionKey(key), author(version));
                 let expiry_seconds = 7;
-                let attached =
-                    Attached { key, connect_index, author, clean, expiry_seconds, will };
+                let attached = Attached { key, connect_index, author, clean, expiry_seconds, will };
                 Change::Attached(Box::new(attached))
-            });
+            },
+        );
     let source = prop_oneof![
         Just(Source::Routed),
         Just(Source::Shared),
@@ -191,9 +191,8 @@ fn any_of_log() -> impl Strategy<Value = Change> {
         (key.clone(), id, source, any_copy()).prop_map(|(key, packet_id, source, copy)| {
             Change::Sent { key, packet_id, source, copy }
         }),
-        (key, prop::option::of(any_filter()), any_copy()).prop_map(|(key, group, copy)| {
-            Change::Queued { key, group, copy }
-        }),
+        (key, prop::option::of(any_filter()), any_copy())
+            .prop_map(|(key, group, copy)| { Change::Queued { key, group, copy } }),
     ]
 }
 
