@@ -78,7 +78,8 @@ impl Broker {
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
         if waits {
             let (group, copy) = (Some(group_named), CopyOf::of(&delivery));
-            self.note(&Change::Queued { key, group, copy });
+            let is_lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
+            self.note(&Change::Queued { key, group, is_lasting, copy });
         }
         self.deliver(now, key, delivery, copies, waits);
     }
@@ -235,7 +236,7 @@ impl Broker {
         };
         if let Some(delivery) = queued {
             let copy = CopyOf::of(delivery);
-            self.note(&Change::Queued { key, group: None, copy });
+            self.note(&Change::Queued { key, group: None, is_lasting: true, copy });
         }
     }
 

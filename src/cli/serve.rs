@@ -22,9 +22,10 @@ use crate::server::{
     Bounds, Clock, Fault, MetricsOptions, Running, RunningWriter, Server, ServerOptions,
     StartWriter, WriterEvents, raise_open_files,
 };
+use crate::storage::snapshot::restore;
 use crate::storage::{
-    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovered, Recovery, Until,
-    Writer, WriterOptions,
+    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovered, Recovery,
+    SnapshotFault, SnapshotPlace, Snapshots, Until, Writer, WriterOptions,
 };
 use crate::telemetry::{self, Format};
 
@@ -74,6 +75,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
 pub(super) struct Serving {
     pub(super) running: Running,
     admin: Admin,
+    _snapshots: Snapshots,
     _lock: Lock,
 }
 
@@ -104,8 +106,10 @@ impl Serving {
                 .unwrap_or_default(),
             seed: random()?,
         };
-        let mut replay = Replay::new(settings.clone(), clock.now());
-        let log = OpenLog::open(config, &mut replay)?;
+        let of_replay = settings.clone();
+        let empty = move || Replay::new(of_replay.clone(), clock.now());
+        let (log, replay) = OpenLog::open(config, &empty)?;
+        let snapshots = log.snapshots(config, empty)?;
         let answer = log.answerer(config, schemas)?;
         let replay = Mutex::new(Some(replay));
         if let Err(error) = raise_open_files() {
@@ -137,7 +141,7 @@ impl Serving {
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
-        Ok(Self { running, admin, _lock: lock })
+        Ok(Self { running, admin, _snapshots: snapshots, _lock: lock })
     }
 
     /// Waits until the broker has stopped, as it was asked to or by a fault.
@@ -158,22 +162,33 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    /// Recovers the log, and from it what `replay` is to know.
-    fn open(config: &Config, replay: &mut Replay) -> Result<Self, CliFailure> {
+    /// Recovers the log, and from it and the newest snapshot the state of the broker. `empty` makes a
+    /// replay that knows nothing yet.
+    fn open(config: &Config, empty: &dyn Fn() -> Replay) -> Result<(Self, Replay), CliFailure> {
         let key = record::log_key(config)?;
         let directory = &config.evidence.directory;
         let options = LogOptions {
             verifier: key.verifier().clone(),
             segment_bytes: config.evidence.segment_bytes,
         };
-        let mut replayed = Ok(());
-        let (log, recovery) = Log::open(RealDisk::new(directory), options, &mut |record| {
-            if replayed.is_ok() {
+        let disk = RealDisk::new(directory);
+        let (mut replay, snapshot, useless) = restore(&disk, &options, empty)?;
+        for file in useless {
+            tracing::warn!(file, "a snapshot was of no use; an older one or the log is read");
+        }
+        let covered = snapshot.map_or(0, |place| place.records);
+        let (mut seen, mut replayed) = (0, Ok(()));
+        // All of the log is checked; what the snapshot knows is not replayed.
+        let (log, recovery) = Log::open(disk, options, &mut |record| {
+            seen += 1;
+            if seen > covered && replayed.is_ok() {
                 let at = record.index;
                 replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
             }
         })?;
         replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
+        let replayed = recovery.records.saturating_sub(covered);
+        tracing::info!(records = recovery.records, replayed, "the log was read");
         if let Some(cut) = &recovery.cut {
             tracing::warn!(%cut, "a torn last batch, never acknowledged, was cut off");
         }
@@ -187,7 +202,23 @@ impl OpenLog {
         if let IndexState::Rebuilt(cause) = state {
             tracing::warn!(?cause, "the query index was of no use and was built again");
         }
-        Ok(Self { log, recovery, key, index, reader })
+        Ok((Self { log, recovery, key, index, reader }, replay))
+    }
+
+    /// Takes snapshots while the broker runs.
+    fn snapshots(
+        &self,
+        config: &Config,
+        empty: impl Fn() -> Replay + Send + 'static,
+    ) -> Result<Snapshots, CliFailure> {
+        let disk = RealDisk::new(&config.evidence.directory);
+        let told = |taken: Result<SnapshotPlace, SnapshotFault>| match taken {
+            Ok(place) => {
+                tracing::info!(segment = place.segment, records = place.records, "snapshot taken");
+            }
+            Err(fault) => tracing::warn!(%fault, "no more snapshots: starts read more of the log"),
+        };
+        Ok(Snapshots::start(disk, self.log.options().clone(), empty, told)?)
     }
 
     /// What the admin socket reads the log with.

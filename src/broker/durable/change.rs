@@ -58,8 +58,9 @@ pub(crate) enum Change {
     /// PUBREL came for a QoS 2 PUBLISH of the client.
     Released { key: SessionKey, packet_id: PacketId },
     /// A copy went to this session that the subscriptions do not tell: of a Shared Subscription,
-    /// or after the queue was full.
-    Queued { key: SessionKey, group: Option<TopicFilter>, copy: CopyOf },
+    /// or after the queue was full. A session that is not lasting has it for good: no other record
+    /// tells what became of it.
+    Queued { key: SessionKey, group: Option<TopicFilter>, is_lasting: bool, copy: CopyOf },
     /// Nothing up to this message is in the queue any more.
     Skipped { key: SessionKey, index: u64 },
     /// From this message on nothing is put into the queue, until it is said to be.
@@ -145,8 +146,8 @@ pub(crate) struct CopyOf {
 pub(crate) enum Source {
     /// The session's own subscriptions.
     Routed,
-    /// A Shared Subscription.
-    Shared,
+    /// This Shared Subscription.
+    Shared(TopicFilter),
     /// The retained message of this topic.
     Retained(TopicName),
 }
@@ -190,22 +191,24 @@ impl Change {
             Self::Sent { key, packet_id, source, copy } => {
                 w.number(key.0);
                 w.number(packet_id.as_u16().into());
-                let (place, topic) = match source {
-                    Source::Routed => (0, None),
-                    Source::Shared => (1, None),
-                    Source::Retained(topic) => (2, Some(topic)),
-                };
-                copy.encode(&mut w, place);
-                if let Some(topic) = topic {
-                    w.text(topic.as_str());
+                match source {
+                    Source::Routed => copy.encode(&mut w, 0),
+                    Source::Shared(group) => {
+                        copy.encode(&mut w, 1);
+                        write_filter(&mut w, group);
+                    }
+                    Source::Retained(topic) => {
+                        copy.encode(&mut w, 2);
+                        w.text(topic.as_str());
+                    }
                 }
             }
             Self::Acked { key, packet_id }
             | Self::Receipted { key, packet_id }
             | Self::Released { key, packet_id } => write_id(&mut w, *key, *packet_id),
-            Self::Queued { key, group, copy } => {
+            Self::Queued { key, group, is_lasting, copy } => {
                 w.number(key.0);
-                copy.encode(&mut w, u8::from(group.is_some()));
+                copy.encode(&mut w, u8::from(group.is_some()) | u8::from(!is_lasting) << 1);
                 if let Some(group) = group {
                     write_filter(&mut w, group);
                 }
@@ -337,7 +340,7 @@ impl Change {
                 let (place, copy) = CopyOf::read(r)?;
                 let source = match place {
                     0 => Source::Routed,
-                    1 => Source::Shared,
+                    1 => Source::Shared(filter(r)?),
                     2 => Source::Retained(topic(r)?),
                     _ => return None,
                 };
@@ -349,12 +352,8 @@ impl Change {
             10 => {
                 let key = key(r)?;
                 let (place, copy) = CopyOf::read(r)?;
-                let group = match place {
-                    0 => None,
-                    1 => Some(filter(r)?),
-                    _ => return None,
-                };
-                Self::Queued { key, group, copy }
+                let group = if place & 1 > 0 { Some(filter(r)?) } else { None };
+                Self::Queued { key, group, is_lasting: place & 2 == 0, copy }
             }
             11 => Self::Skipped { key: key(r)?, index: r.number()? },
             12 => Self::Full { key: key(r)?, index: r.number()? },

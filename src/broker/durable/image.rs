@@ -122,7 +122,8 @@ fn image_of_session(
     for (packet_id, copy) in session.outbound.window() {
         match copy {
             Some(copy) => {
-                let (source, copy) = (Source::of(copy), CopyOf::of(copy));
+                // Where it came from matters no more.
+                let (source, copy) = (Source::Routed, CopyOf::of(copy));
                 put(Change::Sent { key, packet_id, source, copy });
             }
             None => {
@@ -138,7 +139,8 @@ fn image_of_session(
         put(Change::LastId { key, packet_id });
     }
     for copy in session.outbound.queue() {
-        put(Change::Queued { key, group: copy.group.clone(), copy: CopyOf::of(copy) });
+        let (group, copy) = (copy.group.clone(), CopyOf::of(copy));
+        put(Change::Queued { key, group, is_lasting: true, copy });
     }
     if session.intake == Intake::Closed {
         put(Change::Full { key, index: u64::MAX });

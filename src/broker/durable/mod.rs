@@ -63,8 +63,8 @@ impl CopyOf {
 impl Source {
     /// Where a copy that was routed comes from.
     pub(super) fn of(delivery: &Delivery) -> Self {
-        match delivery.group {
-            Some(_) => Self::Shared,
+        match &delivery.group {
+            Some(group) => Self::Shared(group.clone()),
             None => Self::Routed,
         }
     }

@@ -4,6 +4,8 @@
 //! It reads no file: the shell hands it records. Given the same records and the same settings it
 //! comes to the same state, byte for byte ([`Replay::image`]).
 
+use std::sync::Arc;
+
 use super::change::{Attached, BadRecord, Change, CopyOf, Source};
 use super::entry::{Fields, entry_type};
 use super::recovering::Recovering;
@@ -257,7 +259,9 @@ impl Replay {
                     session.inbound.release(packet_id);
                 }
             }
-            Change::Queued { key, group, copy } => self.queued(key, group, copy),
+            Change::Queued { key, group, is_lasting, copy } => {
+                self.queued(key, group, is_lasting, copy);
+            }
             Change::Skipped { key, index } => {
                 self.outbound(key, |outbound| {
                     outbound.take_queued(|copy| copy.message.index() <= index);
@@ -287,7 +291,12 @@ impl Replay {
         self.broker.next_session = self.broker.next_session.max(attached.key.0 + 1);
         // There was room when it was accepted; limits may be narrower now.
         let claimed = self.broker.claim_session(name.clone()).is_ok();
+        let is_lasting = attached.expiry_seconds > 0;
         let (key, _) = self.broker.attach(now, attached, index, true);
+        if !is_lasting {
+            // No record tells what of these was sent on such a connection: taken as sent.
+            self.outbound(key, |outbound| outbound.take_queued(|copy| copy.group.is_some()));
+        }
         if claimed {
             self.broker.unclaim_session(&name);
         }
@@ -331,44 +340,49 @@ impl Replay {
 
     /// A copy got its Packet Identifier: out of the queue, into the window.
     fn sent(&mut self, key: SessionKey, packet_id: PacketId, source: Source, copy: CopyOf) {
-        let index = copy.index;
-        let shared = source == Source::Shared;
-        let from_queue = match &source {
-            Source::Retained(topic) => {
-                self.walked_to(key, topic);
+        let CopyOf { index, qos, retain, identifiers } = copy;
+        let message = match source {
+            Source::Routed => self.from_queue(key, index, None).or_else(|| {
+                // Past an empty queue: it is full no more.
+                self.broker.sessions.get_mut(&key)?.intake = Intake::Implicit;
                 None
+            }),
+            Source::Shared(group) => {
+                let queued = self.from_queue(key, index, Some(&group));
+                // Or it left the group before this, in the log, and after it, in truth.
+                let left = self.recovering().unassigned.remove(&(index, group));
+                queued.or(left.map(|unassigned| unassigned.message))
             }
-            Source::Routed | Source::Shared => self
-                .outbound(key, |outbound| {
-                    outbound.take_up_to(|queued| {
-                        queued.message.index() == index && queued.group.is_some() == shared
-                    })
-                })
-                .flatten(),
-        };
-        let Some(session) = self.broker.sessions.get_mut(&key) else { return };
-        if from_queue.is_none() && source == Source::Routed {
-            // Past an empty queue: it is full no more.
-            session.intake = Intake::Implicit;
-        }
-        let group = from_queue.as_ref().and_then(|queued| queued.group.clone());
-        let message = match (from_queue, &source) {
-            (Some(queued), _) => Some(queued.message),
-            (None, Source::Retained(topic)) => {
-                let stored = self.broker.retained.stored(topic).cloned();
+            Source::Retained(topic) => {
+                self.walked_to(key, &topic);
+                let stored = self.broker.retained.stored(&topic).cloned();
                 stored.filter(|message| message.index() == index)
             }
-            (None, Source::Routed | Source::Shared) => None,
         };
+        if !self.broker.sessions.contains_key(&key) {
+            return;
+        }
         let message = message.or_else(|| self.recovering().recent.get(&index).cloned());
         let Some(message) = message else {
             self.recovering().unreadable.entry(key).or_default().insert(packet_id);
             return;
         };
-        let CopyOf { qos, retain, identifiers, .. } = copy;
         let size = message.queue_bytes();
-        let delivery = Delivery { message, qos, retain, identifiers, group };
+        let delivery = Delivery { message, qos, retain, identifiers, group: None };
         self.outbound(key, |outbound| outbound.restore(packet_id, Some((delivery, qos, size))));
+    }
+
+    /// Takes a copy out of a queue, and whatever stands before it: that was left out.
+    fn from_queue(
+        &mut self,
+        key: SessionKey,
+        index: u64,
+        group: Option<&TopicFilter>,
+    ) -> Option<Arc<Message>> {
+        let is_it =
+            |queued: &Delivery| queued.message.index() == index && queued.group.as_ref() == group;
+        let copy = self.outbound(key, |outbound| outbound.take_up_to(is_it)).flatten();
+        copy.map(|copy| copy.message)
     }
 
     /// A walk through the retained messages has come to `topic`.
@@ -400,36 +414,62 @@ impl Replay {
     }
 
     /// A copy went where subscriptions do not tell.
-    pub(super) fn queued(&mut self, key: SessionKey, group: Option<TopicFilter>, copy: CopyOf) {
-        let index = copy.index;
+    pub(super) fn queued(
+        &mut self,
+        key: SessionKey,
+        group: Option<TopicFilter>,
+        is_lasting: bool,
+        copy: CopyOf,
+    ) {
+        // Also of transient sessions, which are never made again: their keys are not given twice.
+        self.broker.next_session = self.broker.next_session.max(key.0 + 1);
+        let CopyOf { index, qos, retain, identifiers } = copy;
         let message = match &group {
-            Some(group) => {
-                let unassigned = self.recovering().unassigned.remove(&(index, group.clone()));
-                unassigned.map(|unassigned| unassigned.message)
-            }
+            Some(group) => self.from_group(index, group),
             None => None,
         };
         let message = message.or_else(|| self.recovering().recent.get(&index).cloned());
-        // Also of transient sessions, which are never made again: their keys are not given twice.
-        self.broker.next_session = self.broker.next_session.max(key.0 + 1);
-        let (Some(session), Some(message)) = (self.broker.sessions.get_mut(&key), message) else {
+        let Some(message) = message.filter(|_| is_lasting) else { return };
+        let Some(session) = self.broker.sessions.get_mut(&key) else {
+            // It ended before this, in the log, and after it, in truth: then it passes it on.
+            if let Some(recovering) = &mut self.broker.recovering
+                && let Some(group) = group
+            {
+                recovering.leave_unassigned(&message, group);
+            }
             return;
         };
         if group.is_none() {
             session.intake = Intake::Implicit;
-            // It is in order, and this one comes at the end, or nearly.
-            let mut from_end = session.outbound.queue().rev();
-            let is_it =
-                |queued: &&Delivery| queued.message.index() == index && queued.group.is_none();
-            if from_end.by_ref().take_while(|it| it.message.index() >= index).any(|it| is_it(&it)) {
+            // The queue is in order, and this one comes at its end, or nearly.
+            let from_end = session.outbound.queue().rev();
+            let mut later = from_end.take_while(|queued| queued.message.index() >= index);
+            if later.any(|queued| queued.message.index() == index && queued.group.is_none()) {
                 return;
             }
         }
-        let CopyOf { qos, retain, identifiers, .. } = copy;
         if qos > QoS::AtMostOnce {
             let delivery = Delivery { message, qos, retain, identifiers, group };
             self.broker.enqueue(key, delivery);
         }
+    }
+
+    /// Takes a message from whoever has it for a Shared Subscription: nobody yet, or a member that
+    /// has left the group after this, in the log, and before it, in truth.
+    fn from_group(&mut self, index: u64, group: &TopicFilter) -> Option<Arc<Message>> {
+        let unassigned = self.recovering().unassigned.remove(&(index, group.clone()));
+        if let Some(unassigned) = unassigned {
+            return Some(unassigned.message);
+        }
+        let has_it = |queued: &Delivery| {
+            queued.message.index() == index && queued.group.as_ref() == Some(group)
+        };
+        let holder = self.broker.sessions.iter().find_map(|(key, session)| {
+            let up_to = session.outbound.queue().take_while(|it| it.message.index() <= index);
+            up_to.into_iter().any(has_it).then_some(*key)
+        })?;
+        let taken = self.outbound(holder, |outbound| outbound.take_queued(has_it))?;
+        taken.into_iter().next().map(|copy| copy.message)
     }
 
     fn full(&mut self, key: SessionKey, index: u64) {

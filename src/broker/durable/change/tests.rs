@@ -96,7 +96,12 @@ fn vectors() {
         (Change::Receipted { key: KEY, packet_id }, "0108 ac02 b424"),
         (Change::Released { key: KEY, packet_id }, "0109 ac02 b424"),
         (
-            Change::Queued { key: KEY, group: Some(filter("$share/g/a")), copy: copy(9, vec![]) },
+            Change::Queued {
+                key: KEY,
+                group: Some(filter("$share/g/a")),
+                is_lasting: true,
+                copy: copy(9, vec![]),
+            },
             "010a ac02 0e 09 0a 2473686172652f672f61",
         ),
         (Change::Skipped { key: KEY, index: 128 }, "010b ac02 8001"),
@@ -173,7 +178,7 @@ fn any_of_log() -> impl Strategy<Value = Change> {
         );
     let source = prop_oneof![
         Just(Source::Routed),
-        Just(Source::Shared),
+        any_filter().prop_map(Source::Shared),
         any_topic().prop_map(Source::Retained)
     ];
     prop_oneof![
