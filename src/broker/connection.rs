@@ -40,6 +40,10 @@ pub(super) struct Connection {
     pub(super) connect_index: Option<u64>,
     /// Running number of the entries of this connection: a gap shows.
     pub(super) entries: u64,
+    /// Whether deliveries may go out: what its session sent before is on disk.
+    pub(super) begun: bool,
+    /// Session Expiry Interval of the client's DISCONNECT, in seconds.
+    pub(super) final_expiry_seconds: Option<u32>,
 }
 
 impl Connection {
@@ -62,6 +66,8 @@ impl Connection {
             outstanding_bytes: 0,
             connect_index: None,
             entries: 0,
+            begun: false,
+            final_expiry_seconds: None,
         }
     }
 
@@ -84,7 +90,11 @@ pub(super) struct Session {
     pub(super) retained: VecDeque<RetainedCursor>,
     pub(super) will: Option<Will>,
     pub(super) expiry_seconds: u32,
-    /// When its connection ended.
+    /// Whether the log tells of it: it outlives its connection, or has a Will.
+    pub(super) durable: bool,
+    /// What the log must tell of its queue.
+    pub(super) intake: Intake,
+    /// When its connection ended, once that is on disk.
     pub(super) away_since: Option<Instant>,
     /// When a delayed Will is due.
     pub(super) will_due: Option<Instant>,
@@ -94,7 +104,24 @@ pub(super) struct Session {
     pub(super) holds_place: bool,
 }
 
+/// What the log must tell of what goes into a queue. Mostly nothing: subscriptions and messages are
+/// in it. Where a queue was full, they do not tell what went into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// Everything goes in.
+    Implicit,
+    /// It was full, and nothing has gone in since.
+    Closed,
+    /// It was full: messages of batches up to this one are named when they go in.
+    Explicit { until_batch: u64 },
+}
+
 impl Session {
+    /// Whether it outlives its connection, so that its deliveries are recorded.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.durable && self.expiry_seconds > 0
+    }
+
     /// Whether `filter` is in force, or soon will be.
     pub(super) fn counts(&self, filter: &TopicFilter) -> bool {
         self.subscriptions.contains_key(filter) || self.reserved.contains(filter)
@@ -112,9 +139,11 @@ impl Session {
 }
 
 /// How far the retained messages of one new subscription were sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RetainedCursor {
     pub(super) filter: TopicFilter,
     pub(super) subscription: Subscription,
     pub(super) after: Option<TopicName>,
+    /// Messages from this index on are none of the walk's: they were routed when they came.
+    pub(super) until: u64,
 }

@@ -10,12 +10,15 @@
 //! into the open batch; `release` resumes it when the batch is on disk.
 
 mod acknowledge;
+mod attach;
 mod claims;
 mod connect;
 mod connection;
 mod counters;
 mod deliver;
+mod detach;
 mod disconnect;
+mod durable;
 mod effect;
 mod input;
 mod ledger;
@@ -26,6 +29,7 @@ mod send;
 mod settings;
 mod subscribe;
 mod timeout;
+mod walk;
 mod will;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -35,11 +39,13 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram};
+pub use durable::{BadRecord, LogRecord, Replay};
 pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
 pub use settings::{Backlog, Settings};
 
 use connection::{Connection, Session};
+use durable::Recovering;
 use effect::Effect;
 use ledger::{Closed, Ledger};
 
@@ -53,6 +59,9 @@ use crate::time::{Instant, Now};
 
 /// A map whose keys we chose ourselves; nothing may depend on its order.
 type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// A session's key has the number of its shard from this bit on.
+const SHARD_SHIFT: u32 = 48;
 
 /// One shard of the broker.
 pub struct Broker {
@@ -75,6 +84,12 @@ pub struct Broker {
     refusals: record::RefusalCounts,
     /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
+    /// Sessions that the log tells of.
+    durable_sessions: usize,
+    /// The batch whose effects are carried out.
+    releasing: u64,
+    /// While the log is read.
+    recovering: Option<Box<Recovering>>,
     outputs: VecDeque<Output>,
     counters: Counters,
     /// Kept between calls for its memory.
@@ -83,11 +98,16 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that begins at `now`. Its first batch says so: `start`, `config`, `policy` and
-    /// `schema` entries.
+    /// A broker that begins at `now`, with no log behind it. Its first batch says so: `start`,
+    /// `config`, `policy` and `schema` entries.
     pub fn new(settings: Settings, now: Now) -> Self {
+        Replay::new(settings, now).finish(now)
+    }
+
+    /// A broker that nothing has happened to, not even its start.
+    fn unstarted(settings: Settings, recovering: Recovering) -> Self {
         let mut random = ChaCha12Rng::from_seed(settings.seed);
-        let mut broker = Self {
+        Self {
             decisions: DecisionIds::new(random.next_u64(), settings.shard),
             random,
             limits: Limits::new(settings.limits.clone()),
@@ -96,22 +116,22 @@ impl Broker {
             sessions: Map::default(),
             session_keys: BTreeMap::new(),
             claims: claims::Claims::default(),
-            next_session: 0,
+            next_session: u64::from(settings.shard) << SHARD_SHIFT,
             subscriptions: SubscriptionTree::default(),
             subscriptions_reserved: 0,
             retained: Retained::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
             queued: (0, 0),
+            durable_sessions: 0,
+            releasing: 0,
+            recovering: Some(Box::new(recovering)),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             interests: Vec::new(),
             stopping: false,
             settings,
-        };
-        broker.record_start(now);
-        broker.timers.set(now.instant.after(timeout::RETAINED_WALK), timeout::RETAINED);
-        broker
+        }
     }
 
     /// Lets `input` happen at `now`.
@@ -223,6 +243,7 @@ impl Broker {
 
     /// A batch is on disk: everything that waited for it happens, in order.
     fn handle_sequenced(&mut self, now: Now, synced: Synced) {
+        self.releasing = synced.batch().number;
         for effect in self.ledger.release(&synced) {
             self.carry_out(now, effect, Some(&synced));
         }
@@ -248,14 +269,40 @@ impl Broker {
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }
-            (Effect::Subscribed { connection, session, packet_id, filters }, _) => {
+            (Effect::Subscribed { connection, session, packet_id, filters }, synced) => {
                 self.release_reserved(session, &filters);
-                self.subscribed(now, connection, packet_id, filters);
+                // Without entries nothing was permitted.
+                let first_index = synced.map_or(0, Synced::first_index);
+                self.subscribed(now, (connection, session), packet_id, filters, first_index);
             }
-            (Effect::Unsubscribed { connection, packet_id, filters }, _) => {
-                self.unsubscribed(connection, packet_id, filters);
+            (Effect::Unsubscribed { connection, session, packet_id, filters }, _) => {
+                self.unsubscribed(now, (connection, session), packet_id, filters);
             }
-            (Effect::Stopped, _) => self.outputs.push_back(Output::Stopped),
+            (effect, _) => self.carry_out_for_session(now, effect),
+        }
+    }
+
+    /// As [`Self::carry_out`], for what need not know its place in the log.
+    fn carry_out_for_session(&mut self, now: Now, effect: Effect) {
+        match effect {
+            Effect::Detached(detachment) => self.detached(now, detachment),
+            Effect::Ended { session, connect_index } => self.ended(now, session, connect_index),
+            Effect::Begin { connection, session, window_max } => {
+                self.begin(now, connection, session, window_max);
+            }
+            Effect::Deliver { connection, session, publish, packet_id } => {
+                self.deliver_recorded(connection, session, publish, packet_id);
+            }
+            // What ended meanwhile may have been recorded behind the last entry.
+            Effect::Stopped if self.ledger.has_records() => self.ledger.wait(Effect::Stopped),
+            Effect::Stopped => self.outputs.push_back(Output::Stopped),
+            Effect::Connected(_)
+            | Effect::Publish(_)
+            | Effect::Administered { .. }
+            | Effect::Answer { .. }
+            | Effect::Close(_)
+            | Effect::Subscribed { .. }
+            | Effect::Unsubscribed { .. } => {}
         }
     }
 

@@ -110,13 +110,4 @@ impl Broker {
             self.timers.set(certificate_check(now, not_after), Timer::CertificateEnd(id));
         }
     }
-
-    fn check_session(&mut self, now: Now, key: SessionKey) {
-        let Some(session) = self.sessions.get(&key) else { return };
-        let Some(away_since) = session.away_since else { return };
-        let due = away_since.after(super::connect::session_expiry(session.expiry_seconds));
-        if due <= now.instant {
-            self.end_session(now, key);
-        }
-    }
 }

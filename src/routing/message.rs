@@ -11,6 +11,18 @@ use crate::mqtt::{PublishProperties, QoS, TopicName};
 use crate::schema::Outcome;
 use crate::time::Instant;
 
+/// What the log holds of a message.
+pub(crate) struct FoundMessage {
+    pub(crate) index: u64,
+    pub(crate) topic: TopicName,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) author: Option<SessionKey>,
+    pub(crate) received_at: Instant,
+    pub(crate) payload: Bytes,
+    pub(crate) properties: PublishProperties,
+}
+
 /// A recorded message, shared by everything that has yet to deliver it.
 #[derive(Debug)]
 pub struct Message {
@@ -65,6 +77,26 @@ impl Message {
         })
     }
 
+    /// A message that was read back from the log, whose bounds it passed when it came.
+    pub(crate) fn recovered(found: FoundMessage, expiry_seconds_max: u32) -> Arc<Self> {
+        let FoundMessage { index, topic, qos, retain, author, received_at, payload, properties } =
+            found;
+        let kept_seconds =
+            properties.message_expiry_seconds.unwrap_or(u32::MAX).min(expiry_seconds_max);
+        let expires_at = received_at.after(Duration::from_secs(kept_seconds.into()));
+        Arc::new(Self {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+            author,
+            received_at,
+            expires_at,
+            index,
+        })
+    }
+
     /// Its topic.
     pub fn topic(&self) -> &TopicName {
         &self.topic
@@ -73,6 +105,16 @@ impl Message {
     /// Its payload.
     pub fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// The properties that go with it, as published.
+    pub fn properties(&self) -> &PublishProperties {
+        &self.properties
+    }
+
+    /// When it came.
+    pub fn received_at(&self) -> Instant {
+        self.received_at
     }
 
     /// QoS it was published with.

@@ -48,6 +48,16 @@ impl Retained {
         self.messages.get(topic).filter(|message| !message.is_outlived(now))
     }
 
+    /// The retained message of `topic`, whatever its time, for whoever rebuilds the past.
+    pub(crate) fn stored(&self, topic: &TopicName) -> Option<&Arc<Message>> {
+        self.messages.get(topic)
+    }
+
+    /// All of them, in the order of their topics.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.messages.values()
+    }
+
     /// Looks for the first topic behind `after` that `filter` matches, at no more than `steps`
     /// topics.
     pub fn scan(&self, filter: &TopicFilter, after: Option<&TopicName>, steps: usize) -> Scan {
