@@ -19,7 +19,7 @@ use crate::mqtt::{
 };
 use crate::refusal::{Refusal, Refused};
 use crate::routing::SessionKey;
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase, Timer};
+use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase, Timer};
 use crate::time::{Instant, Now};
 
 impl Broker {
@@ -275,6 +275,8 @@ impl Broker {
                 holds_place,
             },
         );
+        let most = &mut self.counters.traffic.sessions_max;
+        *most = (*most).max(self.sessions.len() as u64);
         key
     }
 
@@ -298,6 +300,9 @@ impl Broker {
             connection.session = Some(key);
             connection.connect_index = Some(index);
             connection.aliases = Aliases::new(bounds.topic_alias_maximum);
+            let takes = accepted.connect.properties.topic_alias_maximum.unwrap_or(0);
+            connection.outbound_aliases =
+                OutboundAliases::new(takes.min(bounds.topic_alias_outbound_max));
             connection.last_heard = now.instant;
             connection.keep_alive_seconds = accepted.granted.keep_alive_seconds;
             // The send quota of the client is whole at each connection (4.9).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::input::{ConnectionFacts, ConnectionId};
 use crate::mqtt::{ProtocolVersion, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase};
+use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
 use crate::time::Instant;
 
 /// One Network Connection.
@@ -20,6 +20,7 @@ pub(super) struct Connection {
     /// Set from CONNECT on.
     pub(super) author: Option<Author>,
     pub(super) aliases: Aliases,
+    pub(super) outbound_aliases: OutboundAliases,
     pub(super) last_heard: Instant,
     /// Until when we have asked the shell not to read it.
     pub(super) unread_until: Instant,
@@ -51,6 +52,7 @@ impl Connection {
             session: None,
             author: None,
             aliases: Aliases::default(),
+            outbound_aliases: OutboundAliases::default(),
             last_heard: now,
             unread_until: now,
             keep_alive_seconds: 0,

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::{Connection, RetainedCursor};
+use super::handover::{self, Copy, hand_over};
 use super::input::ConnectionId;
-use super::output::Output;
 use super::{Broker, Session};
-use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicName};
+use crate::mqtt::{Ack, EncodedPublish, Packet, QoS, ReasonCode, TopicName};
 use crate::policy::Policy;
 use crate::routing::{
     Delivery, Eligibility, EncodedCopies, Interest, Message, Scan, SessionKey, Subscription,
@@ -95,7 +95,7 @@ impl Broker {
                     .version
                     .filter(|_| fits)
                     .and_then(|version| copies.encode(&delivery, version, now.instant).ok())
-                    .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+                    .filter(|encoded| handover::fits(connection, encoded));
                 // [MQTT-3.1.2-25]: a packet that is too large is as if it had been sent.
                 let Some(encoded) = encoded else {
                     self.counters.deliveries_dropped += 1;
@@ -103,7 +103,8 @@ impl Broker {
                 };
                 let qos = delivery.qos;
                 let sent = session.outbound.send(delivery, qos, size);
-                hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
+                let copy = Copy { publish: encoded, packet_id: sent.packet_id, dup: false };
+                hand_over(&mut self.outputs, connection, id, copy);
                 self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
                 self.counters.deliveries += 1;
             }
@@ -157,7 +158,8 @@ impl Broker {
                 let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
                 match (encoded, next.packet_id) {
                     (Some(encoded), packet_id) => {
-                        hand_over(&mut self.outputs, connection, id, encoded, packet_id, false);
+                        let copy = Copy { publish: encoded, packet_id, dup: false };
+                        hand_over(&mut self.outputs, connection, id, copy);
                         self.counters.deliveries += 1;
                     }
                     (None, packet_id) => {
@@ -198,7 +200,8 @@ impl Broker {
                 self.timers.set(now.instant, Timer::RetainedWalk(key));
                 return;
             }
-            let topic = match self.retained.scan(&cursor.filter, cursor.after.as_ref(), steps) {
+            let retained = self.sys.store(&cursor.filter).unwrap_or(&self.retained);
+            let topic = match retained.scan(&cursor.filter, cursor.after.as_ref(), steps) {
                 Scan::End => {
                     session.retained.pop_front();
                     continue;
@@ -213,7 +216,7 @@ impl Broker {
             steps -= 1;
             let reached = cursor.after.replace(topic.clone());
             let subscription = cursor.subscription;
-            let Some(message) = self.retained.message(&topic, now.instant) else { continue };
+            let Some(message) = retained.message(&topic, now.instant) else { continue };
             let own = subscription.no_local && message.author() == Some(key);
             if own || !may_read(&self.settings.policy, session, &topic) {
                 self.counters.deliveries_withheld += u64::from(!own);
@@ -244,7 +247,8 @@ impl Broker {
                 continue;
             };
             let sent = session.outbound.send(delivery, qos, size);
-            hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
+            let copy = Copy { publish: encoded, packet_id: sent.packet_id, dup: false };
+            hand_over(&mut self.outputs, connection, id, copy);
             self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
             self.counters.deliveries += 1;
         }
@@ -277,7 +281,8 @@ impl Broker {
                 continue;
             };
             // [MQTT-3.3.1-1]
-            hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
+            let copy = Copy { publish: encoded, packet_id: Some(packet_id), dup: true };
+            hand_over(&mut self.outputs, connection, id, copy);
             self.counters.deliveries += 1;
         }
         let after = session.outbound.held();
@@ -312,7 +317,7 @@ pub(super) fn begin_walk(
 /// The bytes of one copy, unless they are more than the client takes. [MQTT-3.1.2-25]
 fn encode(connection: &Connection, delivery: &Delivery, now: Now) -> Option<EncodedPublish> {
     let encoded = delivery.encode(connection.version?, now.instant).ok()?;
-    (encoded.len() <= connection.packet_bytes_max).then_some(encoded)
+    handover::fits(connection, &encoded).then_some(encoded)
 }
 
 fn may_read(policy: &Policy, session: &Session, topic: &TopicName) -> bool {
@@ -336,16 +341,4 @@ fn merge(message: &Arc<Message>, interests: &[Interest]) -> Option<(SessionKey, 
     let identifiers = wanted().filter_map(|subscription| subscription.identifier).collect();
     let qos = qos.min(message.qos());
     Some((key, Delivery { message: Arc::clone(message), qos, retain, identifiers }))
-}
-
-fn hand_over(
-    outputs: &mut VecDeque<Output>,
-    connection: &mut Connection,
-    id: ConnectionId,
-    publish: EncodedPublish,
-    packet_id: Option<PacketId>,
-    dup: bool,
-) {
-    connection.outstanding_bytes += publish.len();
-    outputs.push_back(Output::Deliver { connection: id, publish, dup, packet_id });
 }

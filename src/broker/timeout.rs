@@ -67,6 +67,7 @@ impl Broker {
             }
             Timer::RetainedWalk(key) => self.walk_retained(now, key),
             Timer::RefusalsDue => self.close_refusal_counts(now, false),
+            Timer::SysDue => self.publish_sys(now),
             Timer::RetainedExpiry => {
                 self.expire_retained(now);
                 self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);
@@ -116,6 +117,7 @@ impl Broker {
         let Some(away_since) = session.away_since else { return };
         let due = away_since.after(super::connect::session_expiry(session.expiry_seconds));
         if due <= now.instant {
+            self.counters.traffic.sessions_expired += 1;
             self.end_session(now, key);
         }
     }

@@ -11,6 +11,7 @@ mod place;
 mod problem;
 mod section;
 mod sections;
+mod server;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -24,6 +25,7 @@ pub use place::Setting;
 pub use problem::ConfigProblem;
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
+use crate::broker::About;
 use crate::identity::Role;
 use crate::limits::LimitsConfig;
 use crate::session::Bounds;
@@ -55,6 +57,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[evidence]`.
     pub evidence: Evidence,
+    /// `[server]`.
+    pub about: About,
     /// `[log]`.
     pub log: Log,
     /// What was read, to point into.

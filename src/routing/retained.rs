@@ -104,6 +104,11 @@ impl Retained {
         messages as u64 <= u64::from(messages_max) && total as u64 <= bytes_max
     }
 
+    /// Bytes of all, as [`Message::queue_bytes`] counts them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// Number of messages.
     pub fn len(&self) -> usize {
         self.messages.len()

@@ -51,6 +51,7 @@ pub enum Eligibility {
 pub struct SubscriptionTree {
     root: Node,
     len: usize,
+    shared_len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +97,7 @@ impl SubscriptionTree {
         }
         members.push(interest);
         self.len += 1;
+        self.shared_len += usize::from(filter.share().is_some());
         true
     }
 
@@ -104,6 +106,7 @@ impl SubscriptionTree {
         let levels: Vec<&str> = filter.levels().collect();
         let removed = self.root.remove(&levels, filter.share(), session);
         self.len -= usize::from(removed);
+        self.shared_len -= usize::from(removed && filter.share().is_some());
         removed
     }
 
@@ -118,6 +121,16 @@ impl SubscriptionTree {
     ) {
         let wildcards = !topic.is_dollar();
         self.root.collect(topic.as_str(), wildcards, eligibility, out);
+    }
+
+    /// How many of them are to Shared Subscriptions.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
+    }
+
+    /// Whether there is a filter whose first level is `level`, literally.
+    pub fn is_wanted(&self, level: &str) -> bool {
+        self.root.children.contains_key(level)
     }
 
     /// Number of subscriptions.

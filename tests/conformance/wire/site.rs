@@ -163,6 +163,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig) -> avow::server::MakeBroker
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1\n", read).unwrap()),
         limits,
+        about: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],
     };
