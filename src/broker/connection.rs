@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::input::{ConnectionFacts, ConnectionId};
-use crate::mqtt::{ProtocolVersion, TopicFilter, TopicName, Will};
+use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
 use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
 use crate::time::Instant;
@@ -97,6 +97,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether a message of `qos` could leave at once, as far as the window and the queue go.
+    pub(super) fn takes_now(&self, qos: QoS) -> bool {
+        qos == QoS::AtMostOnce || (self.outbound.is_queue_empty() && self.outbound.has_room())
+    }
+
     /// Whether `filter` is in force, or soon will be.
     pub(super) fn counts(&self, filter: &TopicFilter) -> bool {
         self.subscriptions.contains_key(filter) || self.reserved.contains(filter)

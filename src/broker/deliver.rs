@@ -18,8 +18,11 @@ use crate::routing::{
 use crate::session::{Phase, Resend, Timer};
 use crate::time::Now;
 
-/// Retained topics looked at in one step of a walk: some tens of microseconds.
+/// Retained topics looked at in one step of a walk, so that others come in between: some tens of
+/// microseconds, and no more if all of them match.
 const WALK_STEPS: usize = 512;
+/// What a copy costs beside the look at its topic: so many looks.
+const COPY_STEPS: usize = 7;
 
 impl Broker {
     /// Keeps or clears the retained message of a topic. [MQTT-3.3.1-7], [MQTT-3.3.1-8]
@@ -42,13 +45,15 @@ impl Broker {
         interests.clear();
         {
             let (sessions, connections) = (&self.sessions, &self.connections);
-            let (policy, topic) = (&self.settings.policy, message.topic());
+            let (policy, topic, qos) = (&self.settings.policy, message.topic(), message.qos());
             let max = self.settings.bounds.outbound_bytes_max as usize;
             let eligibility = |key: SessionKey| match sessions.get(&key) {
                 Some(session) if policy.may_receive(&session.author, topic).is_ok() => {
                     let live = session.connection.and_then(|id| connections.get(&id));
                     match live {
-                        Some(live) if live.outstanding_bytes < max => Eligibility::Now,
+                        Some(live) if live.outstanding_bytes < max && session.takes_now(qos) => {
+                            Eligibility::Now
+                        }
                         Some(_) | None => Eligibility::Later,
                     }
                 }
@@ -201,19 +206,18 @@ impl Broker {
                 return;
             }
             let retained = self.sys.store(&cursor.filter).unwrap_or(&self.retained);
-            let topic = match retained.scan(&cursor.filter, cursor.after.as_ref(), steps) {
+            let topic = match retained.scan(&cursor.filter, cursor.after.as_ref(), &mut steps) {
                 Scan::End => {
                     session.retained.pop_front();
                     continue;
                 }
                 Scan::More(topic) => {
                     cursor.after = Some(topic);
-                    steps = 0;
                     continue;
                 }
                 Scan::Found(topic) => topic,
             };
-            steps -= 1;
+            steps = steps.saturating_sub(COPY_STEPS);
             let reached = cursor.after.replace(topic.clone());
             let subscription = cursor.subscription;
             let Some(message) = retained.message(&topic, now.instant) else { continue };

@@ -72,9 +72,9 @@ mod tests {
         }
         let long = format!("{}:1", "a".repeat(REFERENCE_BYTES_MAX - 2));
         assert!(is_reference(&long) && !is_reference(&format!("a{long}")));
-        for bad in
-            [" ", "a", "a:", ":1", "a:0", "a:65536", "a:1  b:1", "a:1 ", "[::g]:1", "::1:1", "a\n:1"]
-        {
+        for bad in [
+            " ", "a", "a:", ":1", "a:0", "a:65536", "a:1  b:1", "a:1 ", "[::g]:1", "::1:1", "a\n:1",
+        ] {
             assert!(!is_reference(bad), "{bad}");
         }
     }

@@ -40,7 +40,7 @@ pub struct Interest {
 pub enum Eligibility {
     /// It may not read the topic.
     Never,
-    /// It is away or congested: the message would wait in its queue.
+    /// It is away or congested, or its send window is full: the message would wait in its queue.
     Later,
     /// It is connected and has room.
     Now,

@@ -63,6 +63,12 @@ impl EncodedPublish {
         }
     }
 
+    /// Whether both are copies of one encoding.
+    #[cfg(test)]
+    pub(crate) fn shares_bytes_with(&self, other: &Self) -> bool {
+        std::ptr::eq(self.bytes.as_ptr(), other.bytes.as_ptr())
+    }
+
     /// Length of the payload in bytes.
     pub fn payload_len(&self) -> usize {
         self.payload_bytes
