@@ -16,7 +16,7 @@ use super::timeout;
 use crate::evidence::Synced;
 use crate::mqtt::Packet;
 use crate::routing::SessionKey;
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase, Timer};
+use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase, Timer};
 use crate::time::Now;
 
 impl AcceptedConnect {
@@ -178,6 +178,8 @@ impl Broker {
                 holds_place,
             },
         );
+        let most = &mut self.counters.traffic.sessions_max;
+        *most = (*most).max(self.sessions.len() as u64);
         key
     }
 
@@ -185,6 +187,7 @@ impl Broker {
     fn bind(&mut self, now: Now, key: SessionKey, accepted: &AcceptedConnect, index: u64) {
         let id: ConnectionId = accepted.connection;
         let aliases = self.settings.bounds.topic_alias_maximum;
+        let outbound_aliases = self.settings.bounds.topic_alias_outbound_max;
         if let Some(session) = self.sessions.get_mut(&key) {
             session.connection = Some(id);
         }
@@ -193,6 +196,8 @@ impl Broker {
             connection.session = Some(key);
             connection.connect_index = Some(index);
             connection.aliases = Aliases::new(aliases);
+            let takes = accepted.connect.properties.topic_alias_maximum.unwrap_or(0);
+            connection.outbound_aliases = OutboundAliases::new(takes.min(outbound_aliases));
             connection.last_heard = now.instant;
             connection.keep_alive_seconds = accepted.granted.keep_alive_seconds;
             // The send quota of the client is whole at each connection (4.9).

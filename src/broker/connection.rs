@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::input::{ConnectionFacts, ConnectionId};
-use crate::mqtt::{ProtocolVersion, TopicFilter, TopicName, Will};
+use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase};
+use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
 use crate::time::Instant;
 
 /// One Network Connection.
@@ -20,6 +20,7 @@ pub(super) struct Connection {
     /// Set from CONNECT on.
     pub(super) author: Option<Author>,
     pub(super) aliases: Aliases,
+    pub(super) outbound_aliases: OutboundAliases,
     pub(super) last_heard: Instant,
     /// Until when we have asked the shell not to read it.
     pub(super) unread_until: Instant,
@@ -55,6 +56,7 @@ impl Connection {
             session: None,
             author: None,
             aliases: Aliases::default(),
+            outbound_aliases: OutboundAliases::default(),
             last_heard: now,
             unread_until: now,
             keep_alive_seconds: 0,
@@ -120,6 +122,11 @@ impl Session {
     /// Whether it outlives its connection, so that its deliveries are recorded.
     pub(super) fn is_lasting(&self) -> bool {
         self.durable && self.expiry_seconds > 0
+    }
+
+    /// Whether a message of `qos` could leave at once, as far as the window and the queue go.
+    pub(super) fn takes_now(&self, qos: QoS) -> bool {
+        qos == QoS::AtMostOnce || (self.outbound.is_queue_empty() && self.outbound.has_room())
     }
 
     /// Whether `filter` is in force, or soon will be.

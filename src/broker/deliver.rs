@@ -8,15 +8,12 @@
 //! client knows it. Copies for other sessions leave at once. The invariant that replay relies on:
 //! a queue is in the order of its messages' entries, and nothing overtakes what is queued.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connection::{Connection, Intake};
 use super::durable::{Change, CopyOf, Source};
-use super::effect::Effect;
+use super::handover::{self, Copy, Handing, hand_over, hand_over_recorded};
 use super::input::ConnectionId;
-use super::ledger::Ledger;
-use super::output::Output;
 use super::{Broker, Session};
 use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName};
 use crate::policy::Policy;
@@ -73,7 +70,7 @@ impl Broker {
         if let Some(recovering) = &mut self.recovering {
             return recovering.leave_unassigned(message, group);
         }
-        let Some(interest) = self.choose(&group, message.topic()) else { return };
+        let Some(interest) = self.choose(&group, message.topic(), message.qos()) else { return };
         let group_named = group.clone();
         let Some((key, delivery)) = merge(message, &[interest], Some(group)) else { return };
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
@@ -86,7 +83,7 @@ impl Broker {
     }
 
     /// The member of a Shared Subscription that is to have the next message.
-    fn choose(&mut self, group: &TopicFilter, topic: &TopicName) -> Option<Interest> {
+    fn choose(&mut self, group: &TopicFilter, topic: &TopicName, qos: QoS) -> Option<Interest> {
         let (sessions, connections) = (&self.sessions, &self.connections);
         let policy = &self.settings.policy;
         let max = self.settings.bounds.outbound_bytes_max as usize;
@@ -94,7 +91,9 @@ impl Broker {
             Some(session) if may_read(policy, session, topic) => {
                 let live = session.connection.and_then(|id| connections.get(&id));
                 match live {
-                    Some(live) if live.outstanding_bytes < max => Eligibility::Now,
+                    Some(live) if live.outstanding_bytes < max && session.takes_now(qos) => {
+                        Eligibility::Now
+                    }
                     Some(_) | None => Eligibility::Later,
                 }
             }
@@ -136,7 +135,7 @@ impl Broker {
                     .version
                     .filter(|_| fits)
                     .and_then(|version| copies.encode(&delivery, version, now.instant).ok())
-                    .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+                    .filter(|encoded| handover::fits(connection, encoded));
                 // [MQTT-3.1.2-25]: a packet that is too large is as if it had been sent.
                 let Some(publish) = encoded else { return self.drop_copy(key, &delivery, fits) };
                 let recorded = delivery.qos > QoS::AtMostOnce && session.is_lasting();
@@ -149,7 +148,7 @@ impl Broker {
                 let reopens = recorded && !shared && session.intake != Intake::Implicit;
                 let packet_id = sent.packet_id;
                 let copy = Handing { id, key, publish, packet_id, record, waits };
-                hand_over(&mut self.outputs, &mut self.ledger, connection, copy);
+                hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
                 self.queued.1 += packet_id.map_or(0, |_| size as u64);
                 self.counters.deliveries += 1;
                 if reopens {
@@ -272,7 +271,7 @@ impl Broker {
                             Change::Sent { key, packet_id, source, copy }
                         });
                         let copy = Handing { id, key, publish, packet_id, record, waits: false };
-                        hand_over(&mut self.outputs, &mut self.ledger, connection, copy);
+                        hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
                         self.counters.deliveries += 1;
                         skipped = None;
                     }
@@ -321,10 +320,12 @@ impl Broker {
         publish: EncodedPublish,
         packet_id: Option<PacketId>,
     ) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // It counted while it waited.
+        connection.outstanding_bytes = connection.outstanding_bytes.saturating_sub(publish.len());
         if connection.session == Some(key) && connection.phase == Phase::Connected {
-            let dup = false;
-            self.outputs.push_back(Output::Deliver { connection: id, publish, dup, packet_id });
+            let copy = Copy { publish, packet_id, dup: false };
+            hand_over(&mut self.outputs, connection, id, copy);
         }
     }
 
@@ -365,8 +366,8 @@ impl Broker {
             };
             connection.outstanding_bytes += publish.len();
             // [MQTT-3.3.1-1]
-            let (dup, packet_id) = (true, Some(packet_id));
-            self.outputs.push_back(Output::Deliver { connection: id, publish, dup, packet_id });
+            let copy = Copy { publish, packet_id: Some(packet_id), dup: true };
+            hand_over(&mut self.outputs, connection, id, copy);
             self.counters.deliveries += 1;
         }
         let after = session.outbound.held();
@@ -398,7 +399,7 @@ pub(super) fn encode(
     now: Now,
 ) -> Option<EncodedPublish> {
     let encoded = delivery.encode(connection.version?, now.instant).ok()?;
-    (encoded.len() <= connection.packet_bytes_max).then_some(encoded)
+    handover::fits(connection, &encoded).then_some(encoded)
 }
 
 pub(super) fn may_read(policy: &Policy, session: &Session, topic: &TopicName) -> bool {
@@ -426,36 +427,4 @@ fn merge(
     let identifiers = wanted().filter_map(|subscription| subscription.identifier).collect();
     let qos = qos.min(message.qos());
     Some((key, Delivery { message: Arc::clone(message), qos, retain, identifiers, group }))
-}
-
-/// A copy on its way to a connection.
-pub(super) struct Handing {
-    pub(super) id: ConnectionId,
-    pub(super) key: SessionKey,
-    pub(super) publish: EncodedPublish,
-    pub(super) packet_id: Option<PacketId>,
-    /// What must be on disk before it leaves.
-    pub(super) record: Option<Change>,
-    /// Whether what was recorded before must be, too.
-    pub(super) waits: bool,
-}
-
-/// Hands a copy to a connection, at once or behind its record.
-pub(super) fn hand_over(
-    outputs: &mut VecDeque<Output>,
-    ledger: &mut Ledger,
-    connection: &mut Connection,
-    handing: Handing,
-) {
-    let Handing { id, key, publish, packet_id, record, waits } = handing;
-    connection.outstanding_bytes += publish.len();
-    let waits = waits || record.is_some();
-    if let Some(change) = record {
-        ledger.note(None, |out| change.encode(out));
-    }
-    if waits {
-        ledger.wait(Effect::Deliver { connection: id, session: key, publish, packet_id });
-    } else {
-        outputs.push_back(Output::Deliver { connection: id, publish, dup: false, packet_id });
-    }
 }

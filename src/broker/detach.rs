@@ -66,6 +66,7 @@ impl Broker {
         let Some(session) = self.sessions.get(&key) else { return };
         let Some(away_since) = session.away_since else { return };
         if away_since.after(session_expiry(session.expiry_seconds)) <= now.instant {
+            self.counters.traffic.sessions_expired += 1;
             let connect_index = session.connect_index;
             self.note(&Change::Ended { key, connect_index });
             self.ledger.wait(Effect::Ended { session: key, connect_index });

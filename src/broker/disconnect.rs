@@ -174,6 +174,9 @@ impl Broker {
             return;
         }
         let (how, reason, publishes_will) = ending.row();
+        let reference = self.settings.about.server_reference.clone();
+        let reference = reference.filter(|_| ending == Ending::Shutdown);
+        let reason = reference.as_ref().map_or(reason, |_| Some(ReasonCode::UseAnotherServer));
         if connection.author.is_none() {
             // Nothing was ever asked for: counted per address like a refused handshake.
             let peer = connection.facts.peer;
@@ -201,7 +204,8 @@ impl Broker {
         }
         // [MQTT-3.14.0-1]
         if let (Some(reason), Phase::Connected, true) = (reason, phase, v5) {
-            let properties = DisconnectProperties::default();
+            let server_reference = reference.as_deref().map(str::to_owned);
+            let properties = DisconnectProperties { server_reference, ..Default::default() };
             let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
             self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: false });
         }

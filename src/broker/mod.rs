@@ -20,6 +20,7 @@ mod detach;
 mod disconnect;
 mod durable;
 mod effect;
+mod handover;
 mod input;
 mod ledger;
 mod output;
@@ -28,6 +29,7 @@ mod record;
 mod send;
 mod settings;
 mod subscribe;
+mod sys;
 mod timeout;
 mod walk;
 mod will;
@@ -38,11 +40,11 @@ use foldhash::fast::FixedState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
-pub use counters::{BUCKETS_MICROS, Counters, Histogram};
+pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
 pub use durable::{BadRecord, LogRecord, Replay};
 pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
-pub use settings::{Backlog, Settings};
+pub use settings::{About, Backlog, Settings};
 
 use connection::{Connection, Session};
 use durable::Recovering;
@@ -80,6 +82,7 @@ pub struct Broker {
     /// Subscriptions that were permitted and are not yet in force.
     subscriptions_reserved: usize,
     retained: Retained,
+    sys: sys::Sys,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
     /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
@@ -120,6 +123,7 @@ impl Broker {
             subscriptions: SubscriptionTree::default(),
             subscriptions_reserved: 0,
             retained: Retained::default(),
+            sys: sys::Sys::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
             queued: (0, 0),
@@ -138,9 +142,11 @@ impl Broker {
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Opened { connection, facts, connect_deadline } => {
+                self.counters.traffic.connections_opened += 1;
                 self.open(now, connection, facts, connect_deadline);
             }
             Input::Packets { connection, packets } => {
+                self.counters.traffic.packets_received += packets.len() as u64;
                 if let Some(known) = self.connections.get_mut(&connection) {
                     known.last_heard = now.instant;
                 }
@@ -156,6 +162,10 @@ impl Broker {
             }
             Input::Closed { connection, cause } => self.handle_closed(now, connection, cause),
             Input::Written { connection, bytes } => self.handle_written(now, connection, bytes),
+            Input::Carried { received_bytes, sent_bytes } => {
+                let traffic = &mut self.counters.traffic;
+                (traffic.bytes_received, traffic.bytes_sent) = (received_bytes, sent_bytes);
+            }
             Input::Sequenced(synced) => self.handle_sequenced(now, synced),
             Input::HandshakeRefused { peer, reason } => {
                 self.handle_handshake_refused(now, peer, reason);
@@ -188,7 +198,9 @@ impl Broker {
 
     /// The next thing the shell must do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front()?;
+        self.counters.traffic.count(&output);
+        Some(output)
     }
 
     /// When [`Self::handle_timeout`] must be called next.

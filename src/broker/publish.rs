@@ -51,6 +51,7 @@ impl Broker {
     /// Walks the line up to the open batch.
     pub(super) fn accept(&mut self, now: Now, id: ConnectionId, publish: Box<Publish>) {
         self.counters.publishes_received += 1;
+        self.counters.traffic.payload_bytes_received += publish.payload.len() as u64;
         let (session, received) = match self.receive(now, id, publish) {
             Ok(Some(arrived)) => arrived,
             Ok(None) => return,

@@ -236,6 +236,7 @@ impl Broker {
         let properties = AckProperties { reason_string, user_properties: Vec::new() };
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
         self.send(id, packet);
+        self.show_sys(now);
         self.pump(now, key);
     }
 

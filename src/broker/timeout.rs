@@ -67,6 +67,7 @@ impl Broker {
             }
             Timer::RetainedWalk(key) => self.walk_retained(now, key),
             Timer::RefusalsDue => self.close_refusal_counts(now, false),
+            Timer::SysDue => self.publish_sys(now),
             Timer::RetainedExpiry => {
                 self.expire_retained(now);
                 self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);

@@ -10,15 +10,19 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::connection::RetainedCursor;
-use super::deliver::{Handing, encode, hand_over, may_read};
+use super::deliver::{encode, may_read};
 use super::durable::{Change, CopyOf, Source};
+use super::handover::{Handing, hand_over_recorded};
 use crate::mqtt::{QoS, TopicFilter};
 use crate::routing::{Delivery, Scan, SessionKey, Subscription};
 use crate::session::Timer;
 use crate::time::Now;
 
-/// Retained topics looked at in one step of a walk: some tens of microseconds.
+/// Retained topics looked at in one step of a walk, so that others come in between: some tens of
+/// microseconds, and no more if all of them match.
 const WALK_STEPS: usize = 512;
+/// What a copy costs beside the look at its topic: so many looks.
+const COPY_STEPS: usize = 7;
 
 impl Broker {
     /// Sends retained messages to new subscriptions, one step of the walk.
@@ -43,7 +47,8 @@ impl Broker {
                 self.timers.set(now.instant, Timer::RetainedWalk(key));
                 return;
             }
-            let topic = match self.retained.scan(&cursor.filter, cursor.after.as_ref(), steps) {
+            let retained = self.sys.store(&cursor.filter).unwrap_or(&self.retained);
+            let topic = match retained.scan(&cursor.filter, cursor.after.as_ref(), &mut steps) {
                 Scan::End => {
                     let done = session.retained.pop_front();
                     if let (Some(cursor), true) = (done, lasting) {
@@ -53,15 +58,14 @@ impl Broker {
                 }
                 Scan::More(topic) => {
                     cursor.after = Some(topic);
-                    steps = 0;
                     continue;
                 }
                 Scan::Found(topic) => topic,
             };
-            steps -= 1;
+            steps = steps.saturating_sub(COPY_STEPS);
             let reached = cursor.after.replace(topic.clone());
             let (subscription, until) = (cursor.subscription, cursor.until);
-            let Some(message) = self.retained.message(&topic, now.instant) else { continue };
+            let Some(message) = retained.message(&topic, now.instant) else { continue };
             if message.index() >= until {
                 continue;
             }
@@ -102,7 +106,7 @@ impl Broker {
                 Change::Sent { key, packet_id, source, copy }
             });
             let copy = Handing { id, key, publish, packet_id, record, waits: false };
-            hand_over(&mut self.outputs, &mut self.ledger, connection, copy);
+            hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
             self.queued.1 += packet_id.map_or(0, |_| size as u64);
             self.counters.deliveries += 1;
         }

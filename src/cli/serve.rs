@@ -103,6 +103,7 @@ impl Serving {
             policy,
             schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),
+            about: config.about.clone(),
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
                 .first_chunk()

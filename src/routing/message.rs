@@ -97,6 +97,28 @@ impl Message {
         })
     }
 
+    /// A message that the broker itself makes: a figure below `$SYS/`, retained, of QoS 0. `None`
+    /// for any other topic.
+    ///
+    /// The one message without proof of what came before it, because nothing did: no client sent
+    /// it, so there is no author, no decision and no entry. It can be taken for no client's: none
+    /// may publish below `$`. `tests/architecture.rs` counts who calls this.
+    pub fn of_broker(topic: TopicName, payload: Bytes, made_at: Instant) -> Option<Arc<Self>> {
+        topic.as_str().starts_with("$SYS/").then(|| {
+            Arc::new(Self {
+                topic,
+                payload,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                properties: PublishProperties::default(),
+                author: None,
+                received_at: made_at,
+                expires_at: made_at.after(Duration::MAX),
+                index: 0,
+            })
+        })
+    }
+
     /// Its topic.
     pub fn topic(&self) -> &TopicName {
         &self.topic
@@ -132,7 +154,8 @@ impl Message {
         self.author
     }
 
-    /// Index of its entry in the log.
+    /// Index of its entry in the log; 0, which is the log's own beginning, for a message of the
+    /// broker.
     pub fn index(&self) -> u64 {
         self.index
     }

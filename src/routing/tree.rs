@@ -40,7 +40,7 @@ pub struct Interest {
 pub enum Eligibility {
     /// It may not read the topic.
     Never,
-    /// It is away or congested: the message would wait in its queue.
+    /// It is away or congested, or its send window is full: the message would wait in its queue.
     Later,
     /// It is connected and has room.
     Now,
@@ -51,6 +51,7 @@ pub enum Eligibility {
 pub struct SubscriptionTree {
     root: Node,
     len: usize,
+    shared_len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +98,7 @@ impl SubscriptionTree {
         }
         members.push(interest);
         self.len += 1;
+        self.shared_len += usize::from(filter.share().is_some());
         true
     }
 
@@ -105,6 +107,7 @@ impl SubscriptionTree {
         let levels: Vec<&str> = filter.levels().collect();
         let removed = self.root.remove(&levels, filter.share(), session);
         self.len -= usize::from(removed);
+        self.shared_len -= usize::from(removed && filter.share().is_some());
         removed
     }
 
@@ -133,6 +136,16 @@ impl SubscriptionTree {
         let subscribers = self.root.find(group)?;
         let group = subscribers.groups.iter_mut().find(|known| known.filter == *group)?;
         group.pick(eligibility)
+    }
+
+    /// How many of them are to Shared Subscriptions.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
+    }
+
+    /// Whether there is a filter whose first level is `level`, literally.
+    pub fn is_wanted(&self, level: &str) -> bool {
+        self.root.children.contains_key(level)
     }
 
     /// Number of subscriptions.

@@ -75,6 +75,7 @@ impl Replay {
         broker.counters = Counters::default();
         broker.record_start(now);
         broker.timers.set(now.instant.after(timeout::RETAINED_WALK), timeout::RETAINED);
+        broker.begin_sys(now);
         let Some(recovering) = recovering else { return broker };
         broker.settings.bounds = recovering.bounds;
         for owed in recovering.owed.into_values() {

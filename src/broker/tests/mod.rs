@@ -1,6 +1,7 @@
 //! The core, driven by hand: every input at a time of our choosing, every output looked at.
 
 mod deliveries;
+mod flow;
 mod line;
 mod sessions;
 mod wills;
@@ -58,8 +59,11 @@ impl Rig {
     }
 
     pub(super) fn with(bounds: Bounds, limits: LimitsConfig) -> Self {
+        Self::of(Settings { bounds, limits, ..super::testing::settings() })
+    }
+
+    pub(super) fn of(settings: Settings) -> Self {
         let now = Now { instant: Instant::ZERO, unix: UnixNanos::from_seconds(1_000_000) };
-        let settings = Settings { bounds, limits, ..super::testing::settings() };
         let mut rig = Self {
             broker: Broker::new(settings, now),
             now,
