@@ -72,12 +72,17 @@ impl Broker {
         if let Some(recovering) = &mut self.recovering {
             return recovering.leave_unassigned(message, group);
         }
-        let Some(interest) = self.choose(&group, message.topic()) else { return };
-        let group_named = group.clone();
-        let Some((key, delivery)) = merge(message, &[interest], Some(group)) else { return };
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
+        let chosen = self.choose(&group, message.topic());
+        let chosen = chosen.and_then(|interest| merge(message, &[interest], Some(group.clone())));
+        let Some((key, delivery)) = chosen else {
+            if waits {
+                self.note(&Change::nobodys(message.index(), group));
+            }
+            return;
+        };
         if waits {
-            let (group, copy) = (Some(group_named), CopyOf::of(&delivery));
+            let (group, copy) = (Some(group), CopyOf::of(&delivery));
             let is_lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
             self.note(&Change::Queued { key, group, is_lasting, copy });
         }
