@@ -204,8 +204,6 @@ pub struct Expect {
     /// Some proper messages must be accepted, others refused with one of these Reason Codes.
     #[serde(default)]
     pub some_refused_with: Vec<u8>,
-    /// The other devices' 99th percentile of PUBLISH to acknowledgement, in milliseconds.
-    pub others_p99_ms_max: Option<u64>,
     /// Every sealed payload must open at the dashboard.
     #[serde(default)]
     pub sealed_opens: bool,

@@ -266,6 +266,10 @@ impl DeviceReport {
 impl PlantReport {
     /// Every expectation of every profile, held against this report. Meant for the final report:
     /// a message on its way is not yet accepted or delivered.
+    ///
+    /// None of them is about time: on a busy machine a latency says more about the machine than
+    /// about the broker. That a flood harms nobody else is that every message of the others is
+    /// accepted and delivered, which their own profiles expect.
     pub fn expectations(&self) -> Vec<Expectation> {
         let ended = self.dashboard.ended.as_deref();
         let mut all = vec![Expectation {
@@ -283,7 +287,6 @@ impl PlantReport {
             all.extend(expect.improper_refused_with.map(|code| device.improper_refused(code)));
             all.extend((!expect.some_refused_with.is_empty()).then(|| device.some_refused()));
             all.extend(expect.sealed_opens.then(|| device.sealed_opens()));
-            all.extend(expect.others_p99_ms_max.map(|ms| self.others_keep_pace(device, ms)));
         }
         all
     }
@@ -291,23 +294,6 @@ impl PlantReport {
     /// Whether every expectation held.
     pub fn all_held(&self) -> bool {
         self.expectations().iter().all(|expectation| expectation.held)
-    }
-
-    fn others_keep_pace(&self, flooder: &DeviceReport, p99_ms_max: u64) -> Expectation {
-        let others = self.devices.iter().filter(|device| device.name != flooder.name);
-        let slowest = others
-            .filter(|device| device.expect.others_p99_ms_max.is_none())
-            .filter_map(|device| device.p99().map(|p99| (p99, &device.name)))
-            .max();
-        let what = format!("the other devices' p99 stays within {p99_ms_max} ms");
-        match slowest {
-            Some((p99, name)) => {
-                let held = p99 <= Duration::from_millis(p99_ms_max);
-                let millis = p99.as_secs_f64() * 1_000.0;
-                flooder.expectation(what, held, format!("slowest is {name} with {millis:.1} ms"))
-            }
-            None => flooder.expectation(what, true, "no other device".to_owned()),
-        }
     }
 }
 
@@ -392,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_must_be_cut_and_must_not_slow_the_others() {
+    fn a_flood_must_be_cut_and_must_cost_the_others_no_message() {
         let mut flooder = report("flooder");
         flooder.connects = 1;
         flooder.proper = Tally { sent: 900, accepted: 900, ..Tally::default() };
@@ -400,10 +386,14 @@ mod tests {
         flooder.proper =
             Tally { sent: 900, accepted: 100, refused: refused(0x97, 800), ..Tally::default() };
         assert!(failed(vec![flooder.clone()]).is_empty());
-        let mut slow = report("stranger");
-        slow.ended_before_connack = 1;
-        slow.latency.add(Duration::from_millis(900));
-        assert_eq!(failed(vec![flooder, slow]).len(), 1);
+        let mut other = report("pump");
+        other.connects = 1;
+        other.proper = Tally { sent: 5, accepted: 5, delivered: 5, ..Tally::default() };
+        // However late: a slow machine is no broken promise.
+        other.latency.add(Duration::from_secs(9));
+        assert!(failed(vec![flooder.clone(), other.clone()]).is_empty());
+        other.proper = Tally { sent: 5, accepted: 4, refused: refused(0x97, 1), ..other.proper };
+        assert_eq!(failed(vec![flooder, other]), ["pump every proper message is accepted"]);
     }
 
     #[test]

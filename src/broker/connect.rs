@@ -51,6 +51,7 @@ impl Broker {
         let assigned = connect.client_id.as_str().is_empty();
         let client_id = match assigned {
             // Begins with the identity's name, as the shipped client id rule wants it.
+            // [MQTT-3.1.3-6], [MQTT-3.1.3-7]
             true => ClientId::new(&format!("{}-{:016x}", identity.name(), self.random.next_u64())),
             false => connect.client_id.clone(),
         };
@@ -97,16 +98,15 @@ impl Broker {
         granted: &Granted,
     ) -> Result<(), Refused> {
         let bounds = &self.settings.bounds;
-        // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
-        let empty_refused = match connect.version {
-            ProtocolVersion::V3_1 => true,
-            ProtocolVersion::V3_1_1 => !connect.clean_start,
+        let client_id = connect.client_id.as_str();
+        let breaks_version = match connect.version {
+            // 3.1, section 3.1: from 1 to 23 characters.
+            ProtocolVersion::V3_1 => !(1..=23).contains(&client_id.chars().count()),
+            // [MQTT-3.1.3-8] of 3.1.1: an empty one needs Clean Session.
+            ProtocolVersion::V3_1_1 => client_id.is_empty() && !connect.clean_start,
             ProtocolVersion::V5 => false,
         };
-        let client_id = connect.client_id.as_str();
-        if (client_id.is_empty() && empty_refused)
-            || client_id.len() > usize::from(bounds.client_id_bytes_max)
-        {
+        if breaks_version || client_id.len() > usize::from(bounds.client_id_bytes_max) {
             return Err(Refusal::ClientIdInvalid.into());
         }
         self.settings.policy.may_use_client_id(author.identity(), author.client_id())?;
@@ -140,6 +140,7 @@ impl Broker {
         let asked = connect.keep_alive_seconds;
         let (least, most) = (bounds.keep_alive_seconds_min, bounds.keep_alive_seconds_max);
         let (keep_alive_seconds, server_keep_alive) = if connect.version.is_v5() {
+            // [MQTT-3.2.2-22]
             let kept = if asked == 0 { most } else { asked.clamp(least, most) };
             (u32::from(kept), (kept != asked).then_some(kept))
         } else if asked == 0 {
@@ -201,7 +202,7 @@ impl Broker {
         self.reject(id, reason, reason_string);
     }
 
-    /// Refuses before CONNACK: CONNACK with a code, then the close.
+    /// Refuses before CONNACK: CONNACK with a code, then the close. [MQTT-3.1.4-2], [MQTT-3.2.2-7]
     pub(super) fn reject(
         &mut self,
         id: ConnectionId,

@@ -25,7 +25,7 @@ use crate::session::{Phase, Resend};
 use crate::time::Now;
 
 impl Broker {
-    /// Keeps or clears the retained message of a topic.
+    /// Keeps or clears the retained message of a topic. [MQTT-3.3.1-7], [MQTT-3.3.1-8]
     pub(super) fn retain(&mut self, message: &Arc<Message>) {
         if !message.retain() {
             return;
@@ -39,7 +39,8 @@ impl Broker {
 
     /// Gives `message` to everybody who asked for its topic and may read it: one copy for each
     /// session, at the highest QoS of its matching subscriptions and with all their identifiers,
-    /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3]
+    /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4],
+    /// [MQTT-4.5.0-1], [MQTT-4.6.0-5]
     pub(super) fn route(&mut self, now: Now, message: &Arc<Message>) {
         let mut interests = std::mem::take(&mut self.interests);
         let mut groups = Vec::new();
@@ -264,6 +265,7 @@ impl Broker {
             while connection.outstanding_bytes < max {
                 let Some(next) = session.outbound.dequeue() else { break };
                 let message = &next.delivery.message;
+                // [MQTT-3.3.2-5]
                 let goes = !message.is_expired(now.instant)
                     && may_read(&self.settings.policy, session, message.topic());
                 let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
@@ -338,7 +340,8 @@ impl Broker {
     }
 
     /// Sends again what a resumed session has not acknowledged, as far as the connection and the
-    /// client's Receive Maximum allow. [MQTT-4.4.0-1]
+    /// client's Receive Maximum allow. [MQTT-4.4.0-1] Nothing expires any more: [MQTT-4.3.3-7],
+    /// [MQTT-4.3.3-13]
     fn resend(&mut self, now: Now, key: SessionKey) {
         let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -366,6 +369,7 @@ impl Broker {
                 continue;
             };
             connection.outstanding_bytes += publish.len();
+            // [MQTT-3.3.1-1]
             let (dup, packet_id) = (true, Some(packet_id));
             self.outputs.push_back(Output::Deliver { connection: id, publish, dup, packet_id });
             self.counters.deliveries += 1;

@@ -126,6 +126,8 @@ pub(super) struct Acknowledge {
 #[derive(Debug)]
 pub(super) struct DecidedFilter {
     pub(super) reason: ReasonCode,
+    /// Why it was refused, for a client that may be told.
+    pub(super) reason_string: Option<String>,
     /// The subscription, if it was permitted.
     pub(super) subscription: Option<(TopicFilter, Subscription, RetainHandling)>,
     /// Place in the batch of the entry behind its own.

@@ -87,9 +87,12 @@ impl Broker {
             return;
         };
         let Some(first) = packet.filters.first() else { return };
-        let reason = self.record_subscribe(now, id, &author, first, Err(refused)).reason;
-        let refused = |_| DecidedFilter { reason, subscription: None, offset: 0 };
-        let filters = packet.filters.iter().map(refused).collect();
+        let first = self.record_subscribe(now, id, &author, first, Err(refused));
+        let reason = first.reason;
+        let refused =
+            |_| DecidedFilter { reason, reason_string: None, subscription: None, offset: 0 };
+        let others = packet.filters.iter().skip(1).map(refused);
+        let filters = std::iter::once(first).chain(others).collect();
         let packet_id = packet.packet_id;
         self.ledger.wait(Effect::Subscribed { connection: id, session, packet_id, filters });
     }
@@ -178,7 +181,7 @@ impl Broker {
                     QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
                 };
                 let subscription = Some((filter, subscription, handling));
-                DecidedFilter { reason, subscription, offset: offset + 1 }
+                DecidedFilter { reason, reason_string: None, subscription, offset: offset + 1 }
             }
             Err(refused) => {
                 self.counters.refuse(refused.refusal);
@@ -201,13 +204,15 @@ impl Broker {
                     ReasonCode::TopicNameInvalid => ReasonCode::TopicFilterInvalid,
                     other => other,
                 };
-                DecidedFilter { reason, subscription: None, offset: 0 }
+                let reason_string = self.reason_string(id, &decision, refused.refusal);
+                DecidedFilter { reason, reason_string, subscription: None, offset: 0 }
             }
         }
     }
 
     /// The entries are on disk, the first of their batch at `first_index`: subscriptions come into
-    /// force, SUBACK, retained messages.
+    /// force, SUBACK, retained messages. [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5],
+    /// [MQTT-3.9.3-1]
     pub(super) fn subscribed(
         &mut self,
         now: Now,
@@ -217,6 +222,8 @@ impl Broker {
         first_index: u64,
     ) {
         let reasons = filters.iter().map(|decided| decided.reason).collect();
+        // A SUBACK has one Reason String for all its filters: it is that of the first refusal.
+        let reason_string = filters.iter().find_map(|decided| decided.reason_string.clone());
         for DecidedFilter { subscription, offset, .. } in filters {
             if let Some((filter, subscription, handling)) = subscription {
                 self.add_subscription(key, filter, subscription, handling, first_index + offset);
@@ -226,7 +233,7 @@ impl Broker {
             // The session keeps what the log says that it has; its client will ask again.
             return;
         }
-        let properties = AckProperties::default();
+        let properties = AckProperties { reason_string, user_properties: Vec::new() };
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
         self.send(id, packet);
         self.pump(now, key);
@@ -242,6 +249,7 @@ impl Broker {
         index: u64,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
+        // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
         let new = self.subscriptions.insert(&filter, key, subscription);
         session.subscriptions.insert(filter.clone(), subscription);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
@@ -325,7 +333,8 @@ impl Broker {
         });
     }
 
-    /// The entry is on disk: subscriptions end, UNSUBACK.
+    /// The entry is on disk: subscriptions end, UNSUBACK. [MQTT-3.10.4-2], [MQTT-3.10.4-4],
+    /// [MQTT-3.10.4-5], [MQTT-3.10.4-6]
     pub(super) fn unsubscribed(
         &mut self,
         now: Now,
@@ -338,6 +347,7 @@ impl Broker {
             reasons.push(match decided {
                 DecidedUnsubscribe::Refuse(reason) => reason,
                 DecidedUnsubscribe::Remove(filter) => {
+                    // [MQTT-3.10.4-1]
                     match self.remove_subscription(now, key, &filter) {
                         true => ReasonCode::Success,
                         false => ReasonCode::NoSubscriptionExisted,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{Access, FileFault, create, create_dir, require_absent};
+use super::files::{self, Access, FileFault, create, create_dir, require_absent};
 use crate::identity::Role;
 use crate::identity::authority::Credential;
 
@@ -87,6 +87,25 @@ impl Bundle<'_> {
             self.host, self.port, self.name
         )
     }
+}
+
+/// A note for each bundle below `clients` whose `connect.json` names another port than `port`.
+pub(super) fn stale(clients: &Path, port: u16) -> Vec<String> {
+    let mut notes = Vec::new();
+    for path in files::subdirectories(clients) {
+        let path = path.join("connect.json");
+        let read = files::read(&path).ok();
+        let connect = read.and_then(|text| serde_json::from_str::<ConnectFile>(&text).ok());
+        if let Some(connect) = connect.filter(|connect| connect.port != port) {
+            notes.push(format!(
+                "{}: note: leads to port {}, and `mqtt` of [listen] says {port}; write \
+                 `\"port\": {port}` there if the bundle is in use",
+                path.display(),
+                connect.port
+            ));
+        }
+    }
+    notes
 }
 
 /// `text` for a POSIX shell.

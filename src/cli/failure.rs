@@ -1,13 +1,16 @@
 //! Why a verb could not be carried out, and with which exit code that ends.
 
+use std::error::Error;
+use std::fmt;
 use std::io::IsTerminal as _;
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::cli::audit::answer::AnswerFault;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
-use crate::config::{LoadError, SecretError};
+use crate::cli::setting::SettingError;
+use crate::config::LoadError;
 use crate::evidence::checkpoint::KeyError;
 use crate::identity::authority::AuthorityFault;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
@@ -15,7 +18,6 @@ use crate::identity::{IssuerFault, NameError};
 use crate::policy::PolicyError;
 use crate::schema::SchemaError;
 use crate::server::admin::{ClientError, LockError};
-use crate::server::tls::TlsFault;
 use crate::storage::index::IndexFault;
 use crate::storage::{StorageFault, VerifyFault};
 use crate::telemetry::InitError;
@@ -37,6 +39,7 @@ pub enum CliFailure {
     File(#[from] FileFault),
     /// The lock of the directory.
     #[error(transparent)]
+    #[diagnostic(help("{}", lock_help(_0)))]
     Lock(#[from] LockError),
     /// The running broker.
     #[error(transparent)]
@@ -84,7 +87,7 @@ pub enum CliFailure {
     #[error(transparent)]
     Profile(#[from] ProfileFault),
     /// A lifetime that no profile may give.
-    #[error("--days {0} is outside 1..={END_ENTITY_DAYS_MAX}")]
+    #[error("--days {0} is outside 1 to {END_ENTITY_DAYS_MAX}")]
     #[diagnostic(help("short lives limit what a stolen key is good for; the profile says 30"))]
     Days(u32),
     /// A name.
@@ -93,12 +96,21 @@ pub enum CliFailure {
     /// The log key.
     #[error("the log key: {0}")]
     Key(#[from] KeyError),
-    /// A secret.
+    /// A file that holds no verifier key.
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(help(
+        "the log's own stands in DIR/log.vkey, and beside what `audit prove --out` wrote"
+    ))]
+    VerifierKey {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// What `avow.toml` names.
     #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// Certificates for TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsFault),
+    #[diagnostic(transparent)]
+    Setting(#[from] SettingError),
     /// The log.
     #[error(transparent)]
     Storage(#[from] StorageFault),
@@ -115,6 +127,32 @@ pub enum CliFailure {
     #[error("there is no entry {0} in the log")]
     #[diagnostic(help("`avow audit tail` shows the newest ones"))]
     NoEntry(u64),
+    /// An entry that nothing signed covers yet.
+    #[error(
+        "entry {index} is not covered by a checkpoint yet: the newest covers {covered} entries"
+    )]
+    #[diagnostic(help(
+        "a running broker signs one at the latest {} after an entry (`checkpoint_interval`): ask \
+         again then; `avow audit show {index}` shows it now",
+        crate::config::format_duration(*interval)
+    ))]
+    NotCovered {
+        /// The entry.
+        index: u64,
+        /// How many entries are covered.
+        covered: u64,
+        /// The longest time from an entry to its checkpoint.
+        interval: std::time::Duration,
+    },
+    /// An issuer that is not configured.
+    #[error("`{id}` is not the id of an [[issuer]] in avow.toml")]
+    #[diagnostic(help("the issuers are {}", known.join(", ")))]
+    UnknownIssuer {
+        /// What was asked for.
+        id: String,
+        /// The ids that there are.
+        known: Vec<String>,
+    },
     /// A point in time that cannot be read.
     #[error("`{0}` is not a time")]
     #[diagnostic(help("write 2026-11-22T10:00:00Z, or 10m, 2h, 7d for that long ago"))]
@@ -125,13 +163,25 @@ pub enum CliFailure {
     Address(String),
 }
 
+fn lock_help(fault: &LockError) -> &'static str {
+    match fault {
+        LockError::Held { .. } => {
+            "a log has one writer at a time; verbs that only read it work beside a broker"
+        }
+        LockError::Io { .. } => {
+            "this verb writes in the directory, so it must be writable for the user that runs \
+             `avow`; every `audit` verb but `reindex` works in one that is not"
+        }
+    }
+}
+
 impl CliFailure {
     /// 1 if the answer is no, 2 if there is none.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Client(failure) if failure.is_denial() => 1,
             Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
-            Self::Read(AnswerFault::NoEntry(_) | AnswerFault::Proof(_)) => 1,
+            Self::NotCovered { .. } | Self::Read(AnswerFault::Proof(_)) => 1,
             Self::Storage(fault)
             | Self::Verify(VerifyFault::Fault(fault))
             | Self::Index(IndexFault::Storage(fault))
@@ -158,12 +208,13 @@ impl CliFailure {
             | Self::Days(_)
             | Self::Name(_)
             | Self::Key(_)
-            | Self::Secret(_)
-            | Self::Tls(_)
+            | Self::VerifierKey { .. }
+            | Self::Setting(_)
             | Self::Storage(_)
             | Self::Verify(_)
             | Self::Read(_)
             | Self::Index(_)
+            | Self::UnknownIssuer { .. }
             | Self::Time(_)
             | Self::Address(_) => 2,
         }
@@ -176,13 +227,100 @@ pub fn report(failure: &CliFailure) {
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = std::io::stderr().is_terminal() && !is_plain;
     let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let mut text = String::new();
+    eprint!("{}", render(failure, theme));
+}
+
+/// Each problem of a file with its line, or else the failure and what caused it.
+fn render(failure: &CliFailure, theme: GraphicalTheme) -> String {
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(100)
         // A decision id that is broken in two can be neither copied nor searched for.
         .with_wrap_lines(false);
-    match handler.render_report(&mut text, failure) {
-        Ok(()) => eprint!("{text}"),
-        Err(_) => eprintln!("{failure}"),
+    let mut text = String::new();
+    let rendered = match failure.related() {
+        Some(mut problems) => {
+            problems.try_for_each(|problem| handler.render_report(&mut text, problem))
+        }
+        None => handler.render_report(&mut text, &Told::of(failure)),
+    };
+    if rendered.is_err() { format!("{failure}\n") } else { text }
+}
+
+/// A failure and its causes, each said once: many a message has its cause in it already.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    help: Option<String>,
+    cause: Option<Box<Told>>,
+}
+
+impl Told {
+    fn of(failure: &CliFailure) -> Self {
+        let help = failure.help().map(|help| help.to_string());
+        let text = failure.to_string();
+        let cause = Self::cause(failure.source(), &text);
+        Self { text, help, cause }
+    }
+
+    /// The first of `source` and its causes that `said` does not say.
+    fn cause(mut source: Option<&dyn Error>, said: &str) -> Option<Box<Self>> {
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !said.contains(&text) {
+                let cause = Self::cause(error.source(), &text);
+                return Some(Box::new(Self { text, help: None, cause }));
+            }
+            source = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Told {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &dyn Error)
+    }
+}
+
+impl Diagnostic for Told {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(failure: impl Into<CliFailure>) -> String {
+        render(&failure.into(), GraphicalTheme::unicode_nocolor())
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let in_it = crate::server::Fault::System { doing: "begin", source: missing() };
+        insta::assert_snapshot!(told(in_it), @"  × cannot begin: entity not found");
+        let below = FileFault::Io { doing: "read", path: "/d/x".into(), source: missing() };
+        insta::assert_snapshot!(told(below), @r"
+          × cannot read /d/x
+          ╰─▶ entity not found
+        ");
+    }
+
+    #[test]
+    fn a_problem_of_a_file_is_said_once_and_with_its_line() {
+        let text = "[node]\nname = \"a b\"\n";
+        let dir = std::path::Path::new("/d");
+        let errors = crate::config::Config::parse(text, "avow.toml", dir).unwrap_err();
+        let text = told(LoadError::from(errors));
+        assert_eq!(text.matches("`a b` is not").count(), 1, "{text}");
+        assert!(text.contains("avow.toml:2:8"), "{text}");
     }
 }

@@ -96,6 +96,14 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, FileFault> {
     }
 }
 
+/// The directories in `path`, by name; none if it cannot be listed.
+pub(super) fn subdirectories(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(|at| at.is_dir()).collect();
+    found.sort();
+    found
+}
+
 /// For [`Result::map_err`] of a call of the system.
 pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileFault {
     let path = path.to_owned();

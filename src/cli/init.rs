@@ -161,6 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_changed_is_in_new_bundles_and_noted_for_old_ones() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("mill");
+        run(&arguments(&dir)).unwrap();
+        let clients = Layout(&dir).clients();
+        assert!(crate::cli::bundle::stale(&clients, 8883).is_empty());
+        let path = dir.join("avow.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("0.0.0.0:8883", "0.0.0.0:18883")).unwrap();
+        let out = clients.join("press-7");
+        let arguments = AddArguments { name: "press-7".to_owned(), out, days: None, json: true };
+        add::run(&dir, Role::Device, &Registry::Add(arguments)).unwrap();
+        let notes = crate::cli::bundle::stale(&clients, 18883);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("device-1/connect.json") && notes[0].contains("18883"));
+    }
+
+    #[test]
     fn a_bundle_is_added_once() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("mill");

@@ -18,6 +18,7 @@ mod plant;
 mod policy;
 mod record;
 mod serve;
+mod setting;
 pub mod show;
 
 use std::path::PathBuf;

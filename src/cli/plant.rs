@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::CliFailure;
 use super::files::{self, Access, create, create_dir, require_absent};
-use crate::config::{Config, FILE_NAME};
+use crate::config::{Config, FILE_NAME, Setting};
 use crate::evidence::LogKey;
 use crate::identity::authority::{Authority, Credential, create_root};
 use crate::identity::profile::{Profile, ProfileKind, Profiles};
@@ -196,7 +196,7 @@ impl IssuingDesk {
         let layout = Layout(&config.dir);
         let certificate = files::read(&layout.issuing_certificate())?;
         let key = files::read(&layout.issuing_key())?;
-        let server = files::read(&config.tls.certificate)?;
+        let server = super::setting::read(config, Setting::Certificate, &config.tls.certificate)?;
         Ok(Self {
             authority: Authority::load(&certificate, &key)?,
             ca_pem: files::read(&layout.ca_certificate())?,

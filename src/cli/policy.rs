@@ -5,9 +5,10 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::bundle::quote;
 use super::show::{self, Tone, escape, paint};
-use super::{Answer, CliFailure, files};
-use crate::config::Config;
+use super::{Answer, CliFailure, files, setting};
+use crate::config::{Config, Setting};
 use crate::identity::{Identity, Role};
 use crate::mqtt::{ClientId, QoS};
 use crate::policy::{Decision, Explanation, Operation, Policy, Query, RuleSite};
@@ -69,9 +70,9 @@ fn role(text: &str) -> Result<Role, &'static str> {
 pub(super) fn run(dir: &Path, verb: &PolicyVerb) -> Result<Answer, CliFailure> {
     let config = super::configuration(dir)?;
     match verb {
-        PolicyVerb::Explain(arguments) => explain(&config, arguments),
+        PolicyVerb::Explain(arguments) => explain(dir, &config, arguments),
         PolicyVerb::Check => {
-            let policy = load(&config.files.policy)?;
+            let policy = of(&config)?;
             show::line(&format!(
                 "{}: {} rules, their tests pass",
                 config.files.policy.display(),
@@ -82,33 +83,39 @@ pub(super) fn run(dir: &Path, verb: &PolicyVerb) -> Result<Answer, CliFailure> {
     }
 }
 
-/// Reads a policy and runs its tests.
-pub(super) fn load(path: &Path) -> Result<Policy, CliFailure> {
+/// Reads the policy of `config` and runs its tests.
+pub(super) fn of(config: &Config) -> Result<Policy, CliFailure> {
+    let path = &config.files.policy;
+    let text = setting::read(config, Setting::Policy, path)?;
+    Ok(Policy::parse(&path.display().to_string(), &text)?)
+}
+
+/// Reads a policy that the configuration does not name.
+fn load(path: &Path) -> Result<Policy, CliFailure> {
     let text = files::read(path)?;
     Ok(Policy::parse(&path.display().to_string(), &text)?)
 }
 
-fn explain(config: &Config, arguments: &ExplainArguments) -> Result<Answer, CliFailure> {
-    let policy = load(arguments.with.as_deref().unwrap_or(&config.files.policy))?;
-    let first = config.issuers.first().map_or("", |issuer| issuer.id.as_str());
-    let issuer = arguments.issuer.as_deref().unwrap_or(first);
+fn explain(
+    dir: &Path,
+    config: &Config,
+    arguments: &ExplainArguments,
+) -> Result<Answer, CliFailure> {
+    let policy = match &arguments.with {
+        Some(path) => load(path)?,
+        None => of(config)?,
+    };
+    let ids = || config.issuers.iter().map(|issuer| issuer.id.as_str());
+    let issuer = arguments.issuer.as_deref().or_else(|| ids().next()).unwrap_or_default();
+    if !ids().any(|id| id == issuer) {
+        let known = ids().map(str::to_owned).collect();
+        return Err(CliFailure::UnknownIssuer { id: issuer.to_owned(), known });
+    }
     let (domain, name) = (&config.node.trust_domain, &arguments.name);
     let identity = Identity::new(domain, arguments.role, name, issuer)?;
     let client_id = ClientId::new(arguments.client_id.as_deref().unwrap_or(name));
-    let operation = match arguments.operation {
-        OperationArgument::Publish => Operation::Publish,
-        OperationArgument::Subscribe => Operation::Subscribe,
-        OperationArgument::Receive => Operation::Receive,
-    };
-    let explanation = policy.explain_query(&Query {
-        identity: &identity,
-        client_id: &client_id,
-        operation,
-        topic: &arguments.topic,
-        qos: QoS::from_bits(arguments.qos).unwrap_or_default(),
-        retain: arguments.retain,
-        clear: arguments.clear,
-    });
+    let mut explanation = policy.explain_query(&query(arguments, &identity, &client_id));
+    explanation.next = next(dir, arguments, &explanation.next);
     if arguments.json {
         show::json(&serde_json::to_value(&explanation).unwrap_or(json!(null)));
     } else {
@@ -118,6 +125,46 @@ fn explain(config: &Config, arguments: &ExplainArguments) -> Result<Answer, CliF
         Decision::Allow => Answer::Yes,
         Decision::Deny => Answer::No,
     })
+}
+
+fn query<'a>(
+    arguments: &'a ExplainArguments,
+    identity: &'a Identity,
+    client_id: &'a ClientId,
+) -> Query<'a> {
+    Query {
+        identity,
+        client_id,
+        operation: match arguments.operation {
+            OperationArgument::Publish => Operation::Publish,
+            OperationArgument::Subscribe => Operation::Subscribe,
+            OperationArgument::Receive => Operation::Receive,
+        },
+        topic: &arguments.topic,
+        qos: QoS::from_bits(arguments.qos).unwrap_or_default(),
+        retain: arguments.retain,
+        clear: arguments.clear,
+    }
+}
+
+/// The command that the policy suggests, with what only the command line knows of.
+fn next(dir: &Path, arguments: &ExplainArguments, suggested: &str) -> String {
+    let mut next = suggested.to_owned();
+    let shown = |path: &Path| quote(&path.display().to_string());
+    if next.starts_with("avow policy ") {
+        if let Some(issuer) = &arguments.issuer {
+            next.push_str(&format!(" --issuer {}", quote(issuer)));
+        }
+        if let Some(path) = arguments.with.as_deref().filter(|_| !next.contains(" --with ")) {
+            next.push_str(&format!(" --with {}", shown(path)));
+        }
+    }
+    match next.strip_prefix("avow ") {
+        Some(rest) if dir != Path::new(".") && !rest.starts_with("sub ") => {
+            format!("avow --dir {} {rest}", shown(dir))
+        }
+        _ => next,
+    }
 }
 
 fn story(explanation: &Explanation) -> String {
@@ -138,4 +185,95 @@ fn story(explanation: &Explanation) -> String {
 
 fn site(rule: &RuleSite) -> String {
     format!("`{}` at {}:{}", rule.id.as_str(), rule.file, rule.line)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    const POLICY: &str = r#"
+version = 1
+[[permit]]
+id = "own"
+who = ["device"]
+publish = ["plant/${device}/#"]
+qos_max = 1
+[[permit]]
+id = "wall"
+who = ["dashboard"]
+publish = ["plant/wall/#"]
+subscribe = ["plant/wall/#"]
+"#;
+
+    /// The words of a line that quotes with `'` and `"` only.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars() {
+            match (c, quote) {
+                (c, Some(q)) if c == q => quote = None,
+                ('\'' | '"', None) => quote = Some(c),
+                (' ', None) => words.push(std::mem::take(&mut word)),
+                (c, _) => word.push(c),
+            }
+        }
+        words.push(word);
+        words
+    }
+
+    #[test]
+    fn what_is_suggested_parses_and_asks_the_same_but_for_what_is_mended() {
+        let policy = Policy::parse("policy.toml", POLICY).unwrap();
+        let dir = Path::new("/srv/my plant");
+        let asked = [
+            "wall subscribe plant/wal/# --role dashboard --client-id w-1",
+            "wall subscribe elsewhere --role dashboard --issuer plant",
+            "press-7 publish plant/press-8/\"it's\" -q 1 --retain --client-id b",
+            "press-7 publish plant/press-7/x -q 2",
+            "press-7 publish plant/press-7/x --retain",
+            "press-7 publish x --retain --clear --with what-if.toml",
+            "wall receive $SYS/x --role dashboard",
+            "wall publish plant/wall/x --role dashboard",
+        ];
+        let mut suggested = Vec::new();
+        for line in asked {
+            let arguments = parse(&words(&format!("avow policy explain {line}")));
+            let (identity, client_id) = whom(&arguments);
+            let explanation = policy.explain_query(&query(&arguments, &identity, &client_id));
+            let next = next(dir, &arguments, &explanation.next);
+            let parsed =
+                Cli::try_parse_from(words(&next)).unwrap_or_else(|e| panic!("{next}: {e}"));
+            if let Verb::Policy(PolicyVerb::Explain(again)) = parsed.verb {
+                assert_eq!(again.role, arguments.role, "{next}");
+                assert_eq!(again.issuer, arguments.issuer, "{next}");
+                assert_eq!(whom(&again).1, client_id, "{next}");
+            }
+            suggested.push(next);
+        }
+        insta::assert_snapshot!(suggested.join("\n"), @r#"
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant/wall/#' --role dashboard --client-id 'w-1'
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant' --role dashboard --issuer plant
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/it'"'"'s' --client-id 'b' --qos 1 --retain
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/x'
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant/press-7/x'
+        avow --dir '/srv/my plant' policy explain press-7 publish 'plant' --retain --clear --with what-if.toml
+        avow --dir '/srv/my plant' policy explain wall receive 'plant/x' --role dashboard
+        avow --dir '/srv/my plant' audit query --who dashboard/wall --topic 'plant/wall/x'
+        "#);
+    }
+
+    fn parse(words: &[String]) -> ExplainArguments {
+        match Cli::try_parse_from(words).unwrap().verb {
+            Verb::Policy(PolicyVerb::Explain(arguments)) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn whom(arguments: &ExplainArguments) -> (Identity, ClientId) {
+        let name = &arguments.name;
+        let identity = Identity::new("plant.example", arguments.role, name, "plant").unwrap();
+        (identity, ClientId::new(arguments.client_id.as_deref().unwrap_or(name)))
+    }
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::CliFailure;
 use super::plant::Layout;
-use crate::config::Config;
+use super::setting::{self, SettingProblem};
+use crate::config::{Config, Setting};
 use crate::evidence::checkpoint::KeyError;
 use crate::evidence::tree::leaf_hash;
 use crate::evidence::{
@@ -40,18 +41,22 @@ pub(super) struct Alone {
     batches: u64,
 }
 
-/// The key that signs the checkpoints of `config`'s log.
+/// The key that signs the checkpoints of `config`'s log, which is not another one's.
 pub(super) fn log_key(config: &Config) -> Result<LogKey, CliFailure> {
-    let pem = config.evidence.key.read()?;
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Private)?;
-    Ok(LogKey::from_pkcs8(&config.evidence.origin, der.secret_der())?)
+    let pem = setting::read_secret(config, Setting::LogKey, &config.evidence.key)?;
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Private);
+    let key = der.and_then(|der| LogKey::from_pkcs8(&config.evidence.origin, der.secret_der()));
+    let key =
+        key.map_err(|fault| config.problem_at(Setting::LogKey, SettingProblem::NoLogKey(fault)))?;
+    setting::check_log_key(config, &key)?;
+    Ok(key)
 }
 
 /// The public half of it: from `path`, or `DIR/log.vkey`.
 pub(super) fn verifier_key(dir: &Path, path: Option<&Path>) -> Result<VerifierKey, CliFailure> {
-    let default = Layout(dir).verifier_key();
-    let text = super::files::read(path.unwrap_or(&default))?;
-    Ok(text.trim().parse()?)
+    let path = path.map_or_else(|| Layout(dir).verifier_key(), Path::to_owned);
+    let text = super::files::read(&path)?;
+    text.trim().parse().map_err(|source| CliFailure::VerifierKey { path, source })
 }
 
 impl Recorder {
@@ -65,7 +70,8 @@ impl Recorder {
         let segment_bytes = config.evidence.segment_bytes;
         let options = LogOptions { verifier: key.verifier().clone(), segment_bytes };
         let disk = RealDisk::new(&config.evidence.directory);
-        let (log, recovery) = Log::open(disk, options, &mut |_| {})?;
+        let (log, recovery) =
+            Log::open(disk, options, &mut |_| {}).map_err(setting::of_log(config))?;
         let mut seed = [0; 8];
         aws_lc_rs::rand::fill(&mut seed).map_err(|_| CliFailure::Randomness)?;
         Ok(Self::Alone(Box::new(Alone {

@@ -11,16 +11,16 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
-use super::{Answer, CliFailure, check, files, record};
+use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
-use crate::config::{Config, FILE_NAME, LogFormat};
+use crate::config::{Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
 use crate::server::{
-    Bounds, Clock, Fault, MetricsOptions, Running, RunningWriter, Server, ServerOptions,
-    StartWriter, WriterEvents, raise_open_files,
+    Bounds, Clock, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
+    Server, ServerOptions, StartWriter, WebSocketOptions, WriterEvents, raise_open_files,
 };
 use crate::storage::snapshot::restore;
 use crate::storage::{
@@ -62,9 +62,13 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
     };
     let _lines = telemetry::init(format, config.log.level.as_str())?;
     let serving = Serving::start(&config, true)?;
+    let shown = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
     tracing::info!(
         listen = %serving.running.local_addr(),
-        metrics = ?serving.running.metrics_addr(),
+        websocket = %shown(serving.running.websocket_addr()),
+        metrics = %shown(serving.running.metrics_addr()),
         node = %config.node.name,
         "ready"
     );
@@ -84,9 +88,9 @@ impl Serving {
     /// Takes the directory's lock, reads every file, recovers the log and opens the listener.
     pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
         let lock = Lock::acquire(&config.dir)?;
-        let (tls, issuers) = check::load_tls(config)?;
-        let policy = Arc::new(super::policy::load(&config.files.policy)?);
-        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
+        let mut tls = check::load_tls(config)?;
+        let policy = Arc::new(super::policy::of(config)?);
+        let schemas = Arc::new(check::load_schemas(config)?);
         let clock = Clock::start();
         let config_text = files::read(&config.dir.join(FILE_NAME))?;
         let settings = Settings {
@@ -116,10 +120,12 @@ impl Serving {
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
-        let running = Server::start(ServerOptions {
+        let started = Server::start(ServerOptions {
             listen: config.listen.mqtt,
-            tls,
-            issuers,
+            websocket: websocket(config, &mut tls),
+            tls: tls.mqtt,
+            issuers: tls.issuers,
+            proxy: config.listen.proxy.as_ref().map(proxy),
             address_limiter: AddressLimiter::new(&config.limits),
             shards: 1,
             bounds: bounds(config),
@@ -138,7 +144,8 @@ impl Serving {
                 allow_non_loopback: true,
             }),
             handle_signals,
-        })?;
+        });
+        let running = started.map_err(setting::of_server(config))?;
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
@@ -185,14 +192,15 @@ impl OpenLog {
         let (mut seen, mut replayed) = (0, Ok(()));
         let mut progress = Progress { clock, told: clock.instant(), records: 0 };
         // All of the log is checked; what the snapshot knows is not replayed.
-        let (log, recovery) = Log::open(disk, options, &mut |record| {
+        let opened = Log::open(disk, options, &mut |record| {
             seen += 1;
             progress.tell(seen);
             if seen > covered && replayed.is_ok() {
                 let at = record.index;
                 replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
             }
-        })?;
+        });
+        let (log, recovery) = opened.map_err(setting::of_log(config))?;
         replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
         let replayed = recovery.records.saturating_sub(covered);
         tracing::info!(records = recovery.records, replayed, "the log was read");
@@ -207,7 +215,7 @@ impl OpenLog {
         reader.set_until(Until::Synced(log.next_index()));
         let (index, state) = Index::open(directory, &reader)?;
         if let IndexState::Rebuilt(cause) = state {
-            tracing::warn!(?cause, "the query index was of no use and was built again");
+            tracing::warn!(%cause, "the query index was of no use and was built again");
         }
         Ok((Self { log, recovery, key, index, reader }, replay))
     }
@@ -233,7 +241,7 @@ impl OpenLog {
         let verifier: VerifierKey = self.key.verifier().clone();
         let reader = open_reader(&config.evidence.directory, &verifier)?;
         let index = Some(self.index.clone());
-        let log = LogReader { reader, verifier, index, schemas };
+        let log = LogReader { reader, verifier, index, schemas: Some(schemas) };
         Ok(Arc::new(move |request, answers: &mut Answers<'_>| {
             log.clone().answer(request, answers).map_err(|fault| match fault {
                 AnswerFault::Gone => AdminError::Gone(crate::server::admin::Gone),
@@ -302,6 +310,28 @@ fn log_record<'a>(record: &Recovered<'a>) -> LogRecord<'a> {
         head: record.head,
         body: record.body.map(|body| (body.payload, body.properties)),
     }
+}
+
+/// The WebSocket listener, if there is one.
+fn websocket(config: &Config, tls: &mut check::ListenerTls) -> Option<WebSocketOptions> {
+    let (websocket, tls) = config.listen.websocket.as_ref().zip(tls.websocket.take())?;
+    Some(WebSocketOptions {
+        listen: websocket.address,
+        tls,
+        path: websocket.path.clone(),
+        origins: websocket.origins.clone(),
+        allow_no_origin: websocket.allow_no_origin,
+        message_bytes_max: usize_of(u64::from(websocket.message_bytes_max)),
+        proxy: websocket.proxy.as_ref().map(proxy),
+    })
+}
+
+fn proxy(proxy: &Proxy) -> ProxyOptions {
+    let version = match proxy.protocol {
+        ProxyProtocol::V1 => ProxyVersion::V1,
+        ProxyProtocol::V2 => ProxyVersion::V2,
+    };
+    ProxyOptions { version, trusted: proxy.trusted.clone() }
 }
 
 /// The shell's bounds, as far as the configuration names them.

@@ -48,7 +48,7 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// The variable is not set, or not text.
-    #[error("the environment variable {0} is not set")]
+    #[error("the environment variable {0} is not set, or is not UTF-8")]
     Env(String),
 }
 

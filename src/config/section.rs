@@ -198,6 +198,21 @@ impl<'t, 'p> Section<'t, 'p> {
         })
     }
 
+    /// A table within this one.
+    pub(super) fn table(&mut self, field: &'static str) -> Option<(&'t DeTable<'t>, Range<usize>)> {
+        self.fields.table(field, self.problems)
+    }
+
+    /// The tables of an array within this one; none if it is absent.
+    pub(super) fn tables(&mut self, field: &'static str) -> Vec<(&'t DeTable<'t>, Range<usize>)> {
+        self.fields.tables(field, self.problems)
+    }
+
+    /// Where a value stands, if it is written.
+    pub(super) fn place_of(&self, field: &str) -> Option<Range<usize>> {
+        self.fields.span_of(field)
+    }
+
     /// Where a value stands; the whole table where it is absent.
     pub(super) fn span_of(&self, field: &str) -> Range<usize> {
         self.fields.span_of(field).unwrap_or_else(|| self.fields.span())

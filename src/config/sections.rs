@@ -2,29 +2,30 @@
 //!
 //! The shipped `config/avow.toml` writes every one of them out; a test holds the two together.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize as _;
 use toml::Spanned;
-use toml::de::{DeTable, Deserializer};
+use toml::de::DeTable;
 
+use super::listen::listen;
+#[cfg(test)]
+use super::listen::{LISTEN, WEBSOCKET};
+use super::place::FileText;
 use super::problem::ConfigProblem;
 use super::section::Section;
 use super::{
-    Config, Evidence, Files, IssuerConfig, Listen, Log, LogFormat, LogLevel, Metrics, Node,
+    Config, Evidence, Files, IssuerConfig, Log, LogFormat, LogLevel, Metrics, Node,
     OnEvidenceFailure, Tls,
 };
 use crate::identity::Role;
 use crate::identity::name::{check_name, check_trust_domain};
-use crate::limits::LimitsConfig;
 use crate::session::Bounds;
 use crate::source::{FieldProblem, Fields, Problems};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
@@ -34,23 +35,33 @@ const SECTIONS: &[&str] = &[
 ];
 
 const NODE: &[&str] = &["name", "trust_domain"];
-const LISTEN: &[&str] = &["mqtt", "handshakes_max", "connect_timeout", "connections_max"];
 const TLS: &[&str] = &["certificate", "key"];
 const ISSUER: &[&str] = &["id", "anchors", "trust_domain", "roles", "name_prefix"];
 const FILES: &[&str] = &["policy", "schemas"];
 const METRICS: &[&str] = &["address", "allow_remote"];
 const LOG: &[&str] = &["format", "level"];
 
-/// Every field of every section, for the test that the shipped file shows them all.
+/// Every field of every section, for the test that the shipped file shows them all; those of
+/// `[listen.websocket]` beside them, because that section is shown as a comment.
 #[cfg(test)]
-pub(super) fn every_field() -> impl Iterator<Item = &'static str> {
-    [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, EVIDENCE, LOG].concat().into_iter()
+pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
+    let [limits, class] = super::limits::EVERY_FIELD;
+    let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
+    let fields = sections.into_iter().chain([EVIDENCE, LOG]).flatten().copied();
+    // Tables, not values.
+    let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
+    (fields.filter(is_value).collect(), WEBSOCKET)
 }
 
-type Found = Problems<ConfigProblem>;
+pub(super) type Found = Problems<ConfigProblem>;
 
 /// Reads the whole file. After a problem the result holds defaults and must be thrown away.
-pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found) -> Config {
+pub(super) fn read(
+    root: &Spanned<DeTable<'_>>,
+    dir: &Path,
+    text: FileText,
+    problems: &mut Found,
+) -> Config {
     let table = root.get_ref();
     // A missing section has no place of its own: problems in it point at the file's first byte.
     let top = Fields::new(table, 0..0, "the file", SECTIONS, problems);
@@ -62,12 +73,14 @@ pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found
     let at_metrics = top.table("metrics", problems);
     let at_limits = top.table("limits", problems);
     let at_issuers = top.tables("issuer", problems);
+    let at_packet = at_mqtt.0.get("packet_bytes_max").map(Spanned::span);
 
     let node = node(at_node, problems);
-    let listen = listen(at_listen, problems);
     let mut bounds = mqtt(at_mqtt, problems);
+    let listen = listen(at_listen, bounds.packet_bytes_max, problems);
     session(at_session, &mut bounds, listen.connections_max, problems);
-    let limits = limits(at_limits, bounds.packet_bytes_max, problems);
+    let largest = (bounds.packet_bytes_max, at_packet);
+    let limits = super::limits::read(at_limits, largest, problems);
     Config {
         dir: dir.to_owned(),
         tls: tls(at_tls, dir, problems),
@@ -80,10 +93,11 @@ pub(super) fn read(root: &Spanned<DeTable<'_>>, dir: &Path, problems: &mut Found
         node,
         listen,
         bounds,
+        text,
     }
 }
 
-type At<'t> = (&'t DeTable<'t>, Range<usize>);
+pub(super) type At<'t> = (&'t DeTable<'t>, Range<usize>);
 
 fn node((table, span): At<'_>, problems: &mut Found) -> Node {
     let mut s = Section::new(table, span, "[node]", NODE, problems);
@@ -98,17 +112,6 @@ fn node((table, span): At<'_>, problems: &mut Found) -> Node {
 }
 
 const TRUST_DOMAIN: &str = "a trust domain, 1 to 255 of a-z 0-9 . - _";
-
-fn listen((table, span): At<'_>, problems: &mut Found) -> Listen {
-    let mut s = Section::new(table, span, "[listen]", LISTEN, problems);
-    let seconds = Duration::from_secs;
-    Listen {
-        mqtt: s.address("mqtt").unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8883))),
-        handshakes_max: narrow(s.count("handshakes_max", 256, 1..=16_384)),
-        connect_timeout: s.duration("connect_timeout", seconds(10), seconds(1)..=seconds(60)),
-        connections_max: narrow(s.count("connections_max", 10_000, 1..=1_000_000)),
-    }
-}
 
 fn tls((table, span): At<'_>, dir: &Path, problems: &mut Found) -> Tls {
     let mut s = Section::new(table, span, "[tls]", TLS, problems);
@@ -158,8 +161,7 @@ fn roles(s: &mut Section<'_, '_>, id: &str) -> Vec<Role> {
             Some(role) if roles.contains(&role) => {}
             Some(role) => roles.push(role),
             None => {
-                let names = Role::ALL.map(Role::as_str);
-                let allowed = names.map(|name| format!("`{name}`")).join(", ");
+                let allowed = Role::ALL.map(|role| role.as_str().to_owned()).to_vec();
                 let found = super::value::clip(text.get_ref());
                 s.report(text.span(), FieldProblem::Choice { field: "roles", found, allowed });
             }
@@ -296,25 +298,6 @@ fn session((table, span): At<'_>, b: &mut Bounds, connections_max: u32, problems
     }
 }
 
-/// The section of another room: its fields are read by serde, its values checked by
-/// [`LimitsConfig::check`].
-fn limits(at: Option<At<'_>>, packet_bytes_max: u32, problems: &mut Found) -> LimitsConfig {
-    let Some((table, span)) = at else { return LimitsConfig::default() };
-    let read = Deserializer::from(Spanned::new(span.clone(), table.clone()));
-    let limits = match LimitsConfig::deserialize(read) {
-        Ok(limits) => limits,
-        Err(error) => {
-            let at = error.span().unwrap_or(span);
-            problems.push(at, ConfigProblem::Limits { message: error.message().to_owned() });
-            return LimitsConfig::default();
-        }
-    };
-    if let Err(problem) = limits.check(packet_bytes_max) {
-        problems.push(span, problem);
-    }
-    limits
-}
-
 const EVIDENCE: &[&str] = &[
     "origin",
     "directory",
@@ -379,6 +362,6 @@ fn log((table, span): At<'_>, problems: &mut Found) -> Log {
 }
 
 /// A value whose range was checked, in the type of its field.
-fn narrow<T: TryFrom<u64> + From<u16>>(value: u64) -> T {
+pub(super) fn narrow<T: TryFrom<u64> + From<u16>>(value: u64) -> T {
     T::try_from(value).unwrap_or_else(|_| T::from(u16::MAX))
 }

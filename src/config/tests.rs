@@ -47,9 +47,15 @@ fn the_shipped_file_says_the_defaults() {
 
 #[test]
 fn the_shipped_file_holds_every_field() {
-    for field in sections::every_field() {
+    let (fields, websocket_fields) = sections::every_field();
+    for field in fields {
         let line = format!("\n{field} = ");
         assert!(SHIPPED.contains(&line), "config/avow.toml does not show `{field}`");
+    }
+    let (_, websocket) = SHIPPED.split_once("\n# [listen.websocket]\n").unwrap();
+    for field in websocket_fields {
+        let line = format!("\n# {field} = ");
+        assert!(websocket.contains(&line), "config/avow.toml does not show `{field}`");
     }
 }
 
@@ -102,7 +108,7 @@ on_evidence_failure = "continue"
     avow.toml:19:18: `keep_alive_min` is above `keep_alive_max`
         help: lower `keep_alive_min`, or raise `keep_alive_max`
     avow.toml:21:23: `on_evidence_failure` cannot be `continue`
-        help: choose one of `refuse`
+        help: write `on_evidence_failure = "refuse"`
     "#);
 }
 
@@ -146,8 +152,13 @@ fn values_that_contradict_each_other_are_refused() {
         ("[[issuer]]\nid = \"plant\"\nanchors = \"x\"\nroles = [\"device\"]\n", "another issuer"),
         ("[metrics]\naddress = \"192.0.2.1:1\"\n", "not a loopback address"),
         ("[limits.default]\nbytes_burst = 1000\n", "less than the largest packet"),
+        ("[mqtt]\npacket_bytes_max = \"2 MiB\"\n", "less than the largest packet"),
         ("[limits]\ncolour = 1\n", "unknown field `colour`"),
         ("[evidence]\norigin = \"a b\"\n", "is not a name without spaces"),
+        ("[listen]\nproxy_protocol = \"v1\"\n", "`trusted_proxies` is empty"),
+        ("[listen]\ntrusted_proxies = [\"::1\"]\n", "`proxy_protocol` is off"),
+        ("[listen.websocket]\n", "has no `origins`"),
+        ("[listen.websocket]\nallow_no_origin = true\nmessage_bytes_max = 9000\n", "is below"),
     ];
     for (more, expected) in cases {
         let found = problems(&with(more));
@@ -159,8 +170,8 @@ fn values_that_contradict_each_other_are_refused() {
 fn bounds_hold_at_the_edge_and_one_past_it() {
     let with = |value: &str| format!("{LEAST}[listen]\nconnections_max = {value}\n");
     assert!(Config::parse(&with("1"), "f", Path::new("/")).is_ok());
-    assert!(problems(&with("0")).contains("`connections_max` must be 1..=1000000"));
-    assert!(problems(&with("1000001")).contains("must be 1..=1000000"));
+    assert!(problems(&with("0")).contains("`connections_max` must be 1 to 1000000"));
+    assert!(problems(&with("1000001")).contains("must be 1 to 1000000"));
     let with = |value: &str| format!("{LEAST}[mqtt]\npacket_bytes_max = {value}\n");
     assert!(Config::parse(&with("\"1 MiB\""), "f", Path::new("/")).is_ok());
     assert!(problems(&with("16777217")).contains("outside 1 KiB to 16 MiB"));
@@ -172,4 +183,117 @@ fn paths_are_relative_to_the_file() {
     assert_eq!(config.files.policy, Path::new("/srv/plant/policy.toml"));
     assert_eq!(config.tls.key, Secret::File("/srv/plant/certs/server.key".into()));
     assert_eq!(config.evidence.origin, "plant.example/plant-1");
+}
+
+#[test]
+fn every_problem_of_the_limits_is_reported_at_its_field() {
+    let text = format!(
+        "{LEAST}[limits]\nconnects_burst = 0\ncolour = 1\n[limits.default]\n\
+         bytes_burst = 1000\non_limit = \"wait\"\n[[limits.class]]\nwho = [\"press-7\"]\n\
+         messages_burst = 2_000_000_000\n[[limits.class]]\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:10:18: `connects_burst` must be 1 to 1000000000
+        help: choose a value from 1 to 1000000000
+    avow.toml:11:1: unknown field `colour` in [limits]
+        help: known fields are identities_max, addresses_max, connects_per_second, connects_burst, pause_seconds_max, default, class
+    avow.toml:13:15: `bytes_burst` of [limits.default] is 1000 B, less than the largest packet: `packet_bytes_max` is 128 KiB
+        help: write `bytes_burst = 131072` or more in [limits.default]
+    avow.toml:14:12: `on_limit` cannot be `wait`
+        help: choose one of `refuse`, `slow`, `disconnect`
+    avow.toml:16:8: `press-7` is not a role
+        help: the roles are device, dashboard, operator; a name follows as `device/name`
+    avow.toml:17:18: `messages_burst` must be 1 to 1000000000
+        help: choose a value from 1 to 1000000000
+    avow.toml:18:1: `who` is empty: the class names nobody
+        help: name a role or a name: `who = ["device/press-*"]`
+    "#);
+}
+
+#[test]
+fn a_burst_that_the_packet_size_outgrew_points_at_the_packet_size() {
+    let text = format!("{LEAST}[mqtt]\npacket_bytes_max = \"2 MiB\"\n");
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    assert_eq!(errors.iter().next().unwrap().line(), 10);
+    // What it proposes holds.
+    let fixed = format!("{text}[limits.default]\nbytes_burst = 2097152\n");
+    assert!(Config::parse(&fixed, "avow.toml", Path::new("/d")).is_ok());
+}
+
+#[test]
+fn the_limits_that_are_written_are_the_limits() {
+    let text = format!(
+        "{LEAST}[limits]\npause_seconds_max = 7\n[limits.default]\nbytes_burst = \"2 MiB\"\n\
+         [[limits.class]]\nwho = [\"device/press-*\"]\non_limit = \"slow\"\n"
+    );
+    let limits = Config::parse(&text, "f", Path::new("/")).unwrap().limits;
+    assert_eq!((limits.pause_seconds_max, limits.default.bytes_burst), (7, 2 << 20));
+    let [class] = &limits.classes[..] else { panic!("{limits:?}") };
+    assert_eq!(
+        (class.who[0].to_string().as_str(), class.limits.bytes_burst),
+        ("device/press-*", 1 << 20)
+    );
+    assert_eq!(class.limits.on_limit, crate::limits::OnLimit::Slow);
+}
+
+#[test]
+fn a_value_that_fails_in_use_is_pointed_at() {
+    #[derive(Debug, Clone, thiserror::Error, miette::Diagnostic)]
+    #[error("wrong")]
+    struct Wrong;
+    let text =
+        format!("{LEAST}[[issuer]]\nid = \"b\"\nanchors = \"b.pem\"\nroles = [\"device\"]\n");
+    let config = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap();
+    let line = |setting| config.problem_at(setting, Wrong).iter().next().unwrap().line();
+    assert_eq!((line(Setting::Anchors(0)), line(Setting::Anchors(1))), (7, 11));
+    assert_eq!(line(Setting::LogKey), 1, "not written: the first byte");
+}
+
+#[test]
+fn a_websocket_listener_reads_with_its_proxies() {
+    let text = format!(
+        "{LEAST}[listen.websocket]\naddress = \"[::1]:8884\"\npath = \"/live\"\n\
+         origins = [\"https://wall.example\"]\nclient_certificate = \"optional\"\n\
+         proxy_protocol = \"v2\"\ntrusted_proxies = [\"10.0.0.5\", \"fd00::/8\"]\n"
+    );
+    let config = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap();
+    let networks = ["10.0.0.5/32", "fd00::/8"].map(|text| Network::parse(text).unwrap());
+    assert_eq!(
+        config.listen.websocket,
+        Some(WebSocketListen {
+            address: "[::1]:8884".parse().unwrap(),
+            path: "/live".to_owned(),
+            origins: vec!["https://wall.example".to_owned()],
+            allow_no_origin: false,
+            client_certificate: ClientCertificate::Optional,
+            message_bytes_max: 1 << 20,
+            proxy: Some(Proxy { protocol: ProxyProtocol::V2, trusted: networks.to_vec() }),
+        })
+    );
+    assert_eq!(config.listen.proxy, None);
+}
+
+#[test]
+fn what_a_websocket_listener_must_not_be_says_its_fix() {
+    let text = format!(
+        "{LEAST}[listen.websocket]\norigins = [\"*\", \"https://Wall.example/\"]\n\
+         path = \"mqtt?x\"\nclient_certificate = \"maybe\"\nproxy_protocol = \"v1\"\n\
+         trusted_proxies = [\"0.0.0.0/0\", \"10.0.0.1/8\"]\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:10:12: `*` is not an Origin that may connect
+        help: write scheme, host and port as the browser's address bar shows them, in lower case, without path, default port or wildcard: "https://wall.example:8443"; `http` only for localhost
+    avow.toml:10:17: `https://Wall.example/` is not an Origin that may connect
+        help: write scheme, host and port as the browser's address bar shows them, in lower case, without path, default port or wildcard: "https://wall.example:8443"; `http` only for localhost
+    avow.toml:11:8: `mqtt?x` is not a path of A-Z a-z 0-9 / . - _
+        help: write `path = "/mqtt"`
+    avow.toml:12:22: `client_certificate` cannot be `maybe`
+        help: choose one of `required`, `optional`, `none`
+    avow.toml:14:20: `trusted_proxies` holds every address: anybody could claim to be anybody
+        help: list the addresses of the proxies alone, such as "10.0.0.5/32"
+    avow.toml:14:33: `10.0.0.1/8` is not an address or a block of addresses
+        help: write `trusted_proxies = ["127.0.0.1/32"]`
+    "#);
 }

@@ -1,5 +1,6 @@
 //! Texts with units: sizes, durations, secrets. Pure.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,16 @@ impl Secret {
         let name = text.strip_prefix("env:")?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         (!name.is_empty() && name.bytes().all(plain)).then(|| Self::Env(name.to_owned()))
+    }
+}
+
+/// Where it is, never what it is.
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Env(name) => write!(f, "the environment variable {name}"),
+        }
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The name is empty, too long, or has a space, a `+` or a control character.
-    #[error("a log's name has 1..=255 bytes, without spaces, `+` and control characters")]
+    #[error("a log's name has 1 to 255 bytes, without spaces, `+` and control characters")]
     Name,
     /// The private key is not an Ed25519 key in PKCS#8, or not 32 bytes.
     #[error("this is not an Ed25519 private key")]

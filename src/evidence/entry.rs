@@ -55,6 +55,27 @@ pub enum EntryType {
 }
 
 impl EntryType {
+    /// Every type, as in the enum.
+    pub const ALL: [Self; 17] = [
+        Self::Start,
+        Self::Stop,
+        Self::Connect,
+        Self::ConnectRefused,
+        Self::Disconnect,
+        Self::Subscribe,
+        Self::Unsubscribe,
+        Self::Publish,
+        Self::PublishRefused,
+        Self::PublishDup,
+        Self::Will,
+        Self::RetainSet,
+        Self::RetainClear,
+        Self::Config,
+        Self::Policy,
+        Self::Schema,
+        Self::Admin,
+    ];
+
     /// The name in the entry.
     pub const fn as_str(self) -> &'static str {
         match self {

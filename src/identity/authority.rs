@@ -62,7 +62,7 @@ pub enum AuthorityFault {
     #[error("a {0:?} profile cannot issue this kind of certificate")]
     Profile(ProfileKind),
     /// The name of a CA is empty or too long.
-    #[error("the name `{0}` must be 1..={COMMON_NAME_BYTES_MAX} bytes without control characters")]
+    #[error("the name `{0}` must be 1 to {COMMON_NAME_BYTES_MAX} bytes without control characters")]
     CommonName(String),
     /// The name of a client is not one.
     #[error(transparent)]

@@ -61,7 +61,7 @@ pub struct Issuers {
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerFault {
     /// The id has other characters than a name has, or two issuers share it.
-    #[error("the issuer id `{id}` must be unique, 1..=128 characters of A-Z, a-z, 0-9, . - _")]
+    #[error("the issuer id `{id}` must be unique, 1 to 128 characters of A-Z, a-z, 0-9, . - _")]
     Id {
         /// The id.
         id: String,

@@ -62,14 +62,14 @@ pub enum NameError {
     #[error("`{0}` does not start with `spiffe://`")]
     Scheme(String),
     /// The trust domain is empty, too long or has a character outside `a-z 0-9 . - _`.
-    #[error("the trust domain `{0}` must be 1..=255 characters of a-z, 0-9, '.', '-', '_'")]
+    #[error("the trust domain `{0}` must be 1 to 255 characters of a-z, 0-9, '.', '-', '_'")]
     TrustDomain(String),
     /// The path is not `/<role>/<name>`.
     #[error("the path `{0}` is not `/device/<name>`, `/dashboard/<name>` or `/operator/<name>`")]
     Path(String),
     /// The name is empty, too long or has a character outside `A-Z a-z 0-9 . - _`.
     #[error(
-        "the name `{0}` must be 1..=128 characters of A-Z, a-z, 0-9, '.', '-', '_', and neither `.` nor `..`"
+        "the name `{0}` must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '-', '_', and neither `.` nor `..`"
     )]
     Name(String),
 }

@@ -269,8 +269,12 @@ impl ProfileText {
             ),
         };
         [
-            (days.contains(&self.validity_days), "validity_days", "be 1..=398, for a CA 1..=7300"),
-            (self.backdate_seconds <= BACKDATE_SECONDS_MAX, "backdate_seconds", "be 0..=86400"),
+            (
+                days.contains(&self.validity_days),
+                "validity_days",
+                "be 1 to 398, for a CA 1 to 7300",
+            ),
+            (self.backdate_seconds <= BACKDATE_SECONDS_MAX, "backdate_seconds", "be 0 to 86400"),
             (path.0, "path_length", path.1),
             (usages.0, "key_usage", usages.1),
             (purposes.0, "extended_key_usage", purposes.1),
@@ -308,7 +312,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             swap("validity_days = 30", "validity_days = 399"),
-            @"certs/device.toml: `validity_days` must be 1..=398, for a CA 1..=7300"
+            @"certs/device.toml: `validity_days` must be 1 to 398, for a CA 1 to 7300"
         );
         let unknown = swap("validity_days", "validity_day");
         assert!(unknown.contains("certs/device.toml") && unknown.contains("validity_day"));

@@ -98,7 +98,8 @@ struct Entry {
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 impl Limits {
-    /// Limits with nobody in them yet. `config` should have passed [`LimitsConfig::check`].
+    /// Limits with nobody in them yet. `config` should be one that was read and
+    /// checked.
     pub fn new(config: LimitsConfig) -> Self {
         let (clock, table) = (DrivenClock::default(), HashMap::new());
         Self { config, clock, table, sweep_at: Instant::ZERO }

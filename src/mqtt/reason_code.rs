@@ -1,5 +1,7 @@
 //! Reason Codes (5.0, section 2.4).
 
+use std::fmt;
+
 /// A Reason Code. Value 0 is Success, Normal disconnection and Granted QoS 0, by packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -153,5 +155,56 @@ impl ReasonCode {
     /// 0x80 and above: the operation failed.
     pub const fn is_error(self) -> bool {
         self as u8 >= 0x80
+    }
+}
+
+/// The name that the specification gives it.
+impl fmt::Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "Success, Normal disconnection, or Granted QoS 0",
+            Self::GrantedQoS1 => "Granted QoS 1",
+            Self::GrantedQoS2 => "Granted QoS 2",
+            Self::DisconnectWithWill => "Disconnect with Will Message",
+            Self::NoMatchingSubscribers => "No matching subscribers",
+            Self::NoSubscriptionExisted => "No subscription existed",
+            Self::ContinueAuthentication => "Continue authentication",
+            Self::ReAuthenticate => "Re-authenticate",
+            Self::UnspecifiedError => "Unspecified error",
+            Self::MalformedPacket => "Malformed Packet",
+            Self::ProtocolError => "Protocol Error",
+            Self::ImplementationSpecificError => "Implementation specific error",
+            Self::UnsupportedProtocolVersion => "Unsupported Protocol Version",
+            Self::ClientIdentifierNotValid => "Client Identifier not valid",
+            Self::BadUserNameOrPassword => "Bad User Name or Password",
+            Self::NotAuthorized => "Not authorized",
+            Self::ServerUnavailable => "Server unavailable",
+            Self::ServerBusy => "Server busy",
+            Self::Banned => "Banned",
+            Self::ServerShuttingDown => "Server shutting down",
+            Self::BadAuthenticationMethod => "Bad authentication method",
+            Self::KeepAliveTimeout => "Keep Alive timeout",
+            Self::SessionTakenOver => "Session taken over",
+            Self::TopicFilterInvalid => "Topic Filter invalid",
+            Self::TopicNameInvalid => "Topic Name invalid",
+            Self::PacketIdentifierInUse => "Packet Identifier in use",
+            Self::PacketIdentifierNotFound => "Packet Identifier not found",
+            Self::ReceiveMaximumExceeded => "Receive Maximum exceeded",
+            Self::TopicAliasInvalid => "Topic Alias invalid",
+            Self::PacketTooLarge => "Packet too large",
+            Self::MessageRateTooHigh => "Message rate too high",
+            Self::QuotaExceeded => "Quota exceeded",
+            Self::AdministrativeAction => "Administrative action",
+            Self::PayloadFormatInvalid => "Payload format invalid",
+            Self::RetainNotSupported => "Retain not supported",
+            Self::QoSNotSupported => "QoS not supported",
+            Self::UseAnotherServer => "Use another server",
+            Self::ServerMoved => "Server moved",
+            Self::SharedSubscriptionsNotSupported => "Shared Subscriptions not supported",
+            Self::ConnectionRateExceeded => "Connection rate exceeded",
+            Self::MaximumConnectTime => "Maximum connect time",
+            Self::SubscriptionIdentifiersNotSupported => "Subscription Identifiers not supported",
+            Self::WildcardSubscriptionsNotSupported => "Wildcard Subscriptions not supported",
+        })
     }
 }

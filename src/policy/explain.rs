@@ -379,23 +379,63 @@ fn reason(outcome: &Outcome, rule: Option<&RuleSite>) -> String {
     }
 }
 
+/// A command that parses, with everything of the query that still matters in it.
 fn next(query: &Query<'_>, outcome: &Outcome, closest: Option<&ClosestMiss>) -> String {
-    let name = match query.identity.role() {
-        Role::Device => query.identity.name().to_owned(),
-        role => format!("{}/{}", role.as_str(), query.identity.name()),
-    };
-    let explain = format!("avow policy explain {name} {}", query.operation.as_str());
-    let quoted = |topic: &str| format!("'{}'", topic.escape_debug());
-    let (topic, operation) = (quoted(query.topic), query.operation);
+    let topic = quoted(query.topic);
     match (outcome, closest.and_then(|miss| miss.topic.as_deref())) {
-        (Ok(()), _) if operation == Operation::Publish => {
-            format!("avow audit query --device {} --topic {topic}", query.identity.name())
+        (Ok(()), _) if query.operation == Operation::Publish => {
+            let (role, name) = (query.identity.role().as_str(), query.identity.name());
+            format!("avow audit query --who {role}/{name} --topic {topic}")
         }
-        (Ok(()), _) => format!("avow sub -t {topic}"),
-        (Err(Denial::NoRule), Some(mended)) => format!("{explain} {}", quoted(mended)),
-        (Err(Denial::Short(Shortfall::Qos)), _) => format!("{explain} {topic} --qos 0"),
-        (Err(_), _) => format!("{explain} {topic} --with changed-policy.toml"),
+        (Ok(()), _) => format!("avow sub --connect connect.json -t {topic}"),
+        (Err(Denial::NoRule), Some(mended)) => {
+            again(&Query { topic: mended, ..*query }, &quoted(mended))
+        }
+        (Err(Denial::Short(Shortfall::Qos)), _) => {
+            again(&Query { qos: QoS::AtMostOnce, ..*query }, &topic)
+        }
+        (Err(Denial::Short(Shortfall::Retain)), _) => {
+            again(&Query { retain: false, clear: false, ..*query }, &topic)
+        }
+        (Err(_), _) => format!("{} --with changed-policy.toml", again(query, &topic)),
     }
+}
+
+/// The command that asks `query`; what is the command's default is left out.
+fn again(query: &Query<'_>, topic: &str) -> String {
+    let identity = query.identity;
+    let (name, operation) = (identity.name(), query.operation);
+    let mut command = format!("avow policy explain {name} {} {topic}", operation.as_str());
+    if identity.role() != Role::Device {
+        command.push_str(&format!(" --role {}", identity.role().as_str()));
+    }
+    if query.client_id.as_str() != name {
+        command.push_str(&format!(" --client-id {}", quoted(query.client_id.as_str())));
+    }
+    if operation == Operation::Publish {
+        if query.qos != QoS::AtMostOnce {
+            command.push_str(&format!(" --qos {}", query.qos as u8));
+        }
+        if query.retain {
+            command.push_str(if query.clear { " --retain --clear" } else { " --retain" });
+        }
+    }
+    command
+}
+
+/// `text` as one word for a shell. A quote within is written without a backslash, so that nobody
+/// who shows the command escaped doubles it.
+fn quoted(text: &str) -> String {
+    let mut word = String::from("'");
+    for c in text.chars() {
+        match c {
+            '\'' => word.push_str("'\"'\"'"),
+            c if c.is_control() => word.extend(c.escape_debug()),
+            c => word.push(c),
+        }
+    }
+    word.push('\'');
+    word
 }
 
 impl fmt::Display for Decision {

@@ -37,7 +37,7 @@ pub enum PolicyProblem {
     TooManyPatterns,
     /// An id with other characters.
     #[error("`{0}` cannot be the id of a rule")]
-    #[diagnostic(help("an id has 1..=64 characters of a-z, 0-9 and '-'"))]
+    #[diagnostic(help("an id has 1 to 64 characters of a-z, 0-9 and '-'"))]
     RuleId(String),
     /// An id twice.
     #[error("the id `{id}` is taken by the rule on line {line}")]

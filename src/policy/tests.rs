@@ -345,7 +345,7 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:36): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `device-sealed` (policy.toml:44): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `operator-commands` (policy.toml:75): it speaks of operator
-      next: avow policy explain press-7 publish 'plant/press-7/telemetry/t'
+      next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
     let allowed = shipped.explain(
         &press,
@@ -363,7 +363,7 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:36): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
         + `device-sealed` (policy.toml:44): `plant/${device}/sealed/#` covers it
         - `operator-commands` (policy.toml:75): it speaks of operator
-      next: avow audit query --device press-7 --topic 'plant/press-7/sealed/a'
+      next: avow audit query --who device/press-7 --topic 'plant/press-7/sealed/a'
     ");
     let json = serde_json::to_value(&told).unwrap();
     assert_eq!(json["refusal"], "policy.no_rule");

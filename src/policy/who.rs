@@ -33,7 +33,7 @@ pub enum WhoError {
     /// The part after the slash can be no certificate's name.
     #[error("`{name}` cannot be a name")]
     #[diagnostic(help(
-        "a name has 1..=128 characters of A-Z, a-z, 0-9, '.', '-', '_'; one `*` may end it"
+        "a name has 1 to 128 characters of A-Z, a-z, 0-9, '.', '-', '_'; one `*` may end it"
     ))]
     Name {
         /// What stood there.

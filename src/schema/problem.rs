@@ -20,7 +20,7 @@ pub enum SchemaProblem {
     TooManySchemas,
     /// An id with other characters.
     #[error("`{0}` cannot be the id of a schema")]
-    #[diagnostic(help("an id has 1..=64 characters of a-z, 0-9 and '-'"))]
+    #[diagnostic(help("an id has 1 to 64 characters of a-z, 0-9 and '-'"))]
     Id(String),
     /// An id or a filter twice.
     #[error("`{text}` is taken by the schema on line {line}")]

@@ -303,7 +303,7 @@ fn problems_have_a_file_a_line_and_a_fix() {
     let error = Schemas::parse("schemas/registry.toml", registry, shipped_file);
     insta::assert_snapshot!(error.unwrap_err().plain(), @r"
     schemas/registry.toml:2:6: `A` cannot be the id of a schema
-        help: an id has 1..=64 characters of a-z, 0-9 and '-'
+        help: an id has 1 to 64 characters of a-z, 0-9 and '-'
     schemas/registry.toml:8:10: `a/${device}` has a variable in it
         help: a filter of a schema speaks of all devices: write `+` for that level
     schemas/registry.toml:14:8: `../x` is not a file beside the registry
@@ -320,7 +320,7 @@ fn problems_have_a_file_a_line_and_a_fix() {
         help: write `/operator/name`; `~1` stands for `/` in a key and `~0` for `~`
     schemas/registry.toml:25:10: `$SYS/#` speaks of topics that only the broker writes
         help: clients never publish to topics that begin with `$`
-    schemas/registry.toml:27:13: `depth_max` must be 1..=100
+    schemas/registry.toml:27:13: `depth_max` must be 1 to 100
         help: choose a value from 1 to 100
     ");
 }

@@ -31,6 +31,8 @@ fn options(site: &Site) -> ServerOptions {
     ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Arc::clone(&site.tls),
+        proxy: None,
+        websocket: None,
         issuers: Arc::clone(&site.issuers),
         address_limiter: AddressLimiter::new(&many_connects()),
         shards: 1,
@@ -181,8 +183,10 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
 
 #[test]
 fn an_unknown_protocol_level_is_refused_in_the_form_that_its_client_reads() {
-    let site = Site::new();
-    let running = Server::start(options(&site)).unwrap();
+    let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
+    let mut options = options(&site);
+    options.writer = Box::new(durable(directory.path()));
+    let running = Server::start(options).unwrap();
     for (connect_bytes, connack) in [
         // [MQTT-3.1.2-2] of 3.1.1
         (&b"\x10\x0D\x00\x04MQTT\x03\x02\x00\x3C\x00\x01c"[..], &b"\x20\x02\x00\x01"[..]),

@@ -50,8 +50,8 @@ pub enum FieldProblem {
         example: &'static str,
     },
     /// A number outside its bounds.
-    #[error("`{field}` must be {min}..={max}")]
-    #[diagnostic(help("choose a value from {min} to {max}"))]
+    #[error("`{field}` must be {}", range(*min, *max))]
+    #[diagnostic(help("{}", range_help(field, *min, *max)))]
     Range {
         /// The field.
         field: &'static str,
@@ -62,15 +62,36 @@ pub enum FieldProblem {
     },
     /// A word that is not one of the allowed ones.
     #[error("`{field}` cannot be `{found}`")]
-    #[diagnostic(help("choose one of {allowed}"))]
+    #[diagnostic(help("{}", choice_help(field, allowed)))]
     Choice {
         /// The field.
         field: &'static str,
         /// The word.
         found: String,
         /// The words it may be.
-        allowed: String,
+        allowed: Vec<String>,
     },
+}
+
+fn range(min: u64, max: u64) -> String {
+    if min == max { min.to_string() } else { format!("{min} to {max}") }
+}
+
+fn range_help(field: &str, min: u64, max: u64) -> String {
+    if min == max {
+        return format!("write `{field} = {min}`");
+    }
+    format!("choose a value from {min} to {max}")
+}
+
+fn choice_help(field: &str, allowed: &[String]) -> String {
+    match allowed {
+        [only] => format!("write `{field} = \"{only}\"`"),
+        several => {
+            let several: Vec<_> = several.iter().map(|word| format!("`{word}`")).collect();
+            format!("choose one of {}", several.join(", "))
+        }
+    }
 }
 
 fn unknown_help(closest: &Option<&'static str>, known: &[&'static str]) -> String {
@@ -204,9 +225,9 @@ impl<'t> Fields<'t> {
         let chosen =
             choices.iter().find(|(name, _)| name == word.get_ref()).map(|(_, value)| *value);
         if chosen.is_none() {
-            let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let allowed = choices.iter().map(|(name, _)| (*name).to_owned()).collect();
             let found = (*word.get_ref()).to_owned();
-            let problem = FieldProblem::Choice { field, found, allowed: names.join(", ") };
+            let problem = FieldProblem::Choice { field, found, allowed };
             problems.push(word.span(), problem);
         }
         chosen

@@ -64,6 +64,12 @@ impl<P> Located<P> {
 }
 
 impl<P> SourceErrors<P> {
+    /// One problem at `span` of a text, found after the text was read.
+    pub(crate) fn one(file_name: &str, text: &str, span: Range<usize>, problem: P) -> Self {
+        let first = Located { source: named(file_name, text), span, problem };
+        Self { first: Box::new(first), rest: Vec::new() }
+    }
+
     /// The problems, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Located<P>> {
         std::iter::once(&*self.first).chain(&self.rest)

@@ -3,12 +3,14 @@
 //! sled holds it because it may be lost: it is a view of the segments. While the log is written
 //! it takes whole blocks that [`super::block`] collected in passing; whatever it has not, it
 //! reads from the segments; and whenever it does not open, is that of another log or disagrees,
-//! it is deleted and filled again. One posting per value and *block*,
-//! not per entry, keeps it nearly free: a query reads the blocks that qualify, and the entries
-//! decide. The invariant: an answer holds only entries that were read from the log, in order.
+//! it is deleted and filled again. One row per *block*, with the numbers of the values that occur
+//! in it ([`super::posting`]), keeps it nearly free: a query reads the blocks that qualify, and
+//! the entries decide. The invariant: an answer holds only entries that were read from the log, in
+//! order.
 #![expect(clippy::disallowed_methods, reason = "deletes the directory of a broken index")]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,6 +21,9 @@ use super::block::{BLOCK_ENTRIES, FilledBlock, Filling};
 use super::disk::Disk;
 use super::fault::{Doing, StorageFault};
 use super::log::Place;
+use super::posting::{
+    BLOCK_PREFIX, Block, Field, META_KEY, Meta, block_key, block_number, value_key, value_number,
+};
 use super::query::{Order, Outcome, Query};
 use super::reader::{Entry, Reader, Until};
 use crate::evidence::VerifierKey;
@@ -28,12 +33,10 @@ pub const QUERY_ENTRIES_MAX: usize = 10_000;
 /// The directory of the index, within the log's.
 pub const INDEX_DIR: &str = "index";
 
-/// Differs from format to format and from one [`BLOCK_ENTRIES`] to another.
-const FORMAT: u32 = 2;
-const CACHE_BYTES: u64 = 2 << 20;
+/// What sled keeps of the index in memory, in bytes, beside its own tables.
+const CACHE_BYTES: u64 = 1 << 20;
 /// Blocks between two syncs of the index. A crash costs the next start the reading of as many.
-const FLUSH_BLOCKS: u64 = 64;
-const META_KEY: &[u8] = b"m";
+const FLUSH_BLOCKS: u64 = 8;
 
 /// The index. Clones are the same index; one process at a time may have it open.
 #[derive(Clone, Debug)]
@@ -69,6 +72,18 @@ pub enum RebuildCause {
     Asked,
 }
 
+impl fmt::Display for RebuildCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DoesNotOpen => "it does not open",
+            Self::OtherLog => "it is of another log or format",
+            Self::Ahead => "it speaks of more entries than there are",
+            Self::Misplaced => "a block does not stand where it says",
+            Self::Asked => "it was asked for",
+        })
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexFault {
@@ -95,29 +110,6 @@ pub struct IndexFeed<D: Disk> {
     has_failed: bool,
     unflushed_blocks: u64,
     is_stopping: Arc<AtomicBool>,
-}
-
-/// How far the index has come, and over which log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Meta {
-    applied: u64,
-    log: [u8; 8],
-}
-
-/// Where a block stands and which times it spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
-    place: Place,
-    earliest: u64,
-    latest: u64,
-}
-
-/// The kinds of value that have postings.
-#[derive(Clone, Copy, Debug)]
-enum Field {
-    Who,
-    Kind,
-    Result,
 }
 
 impl Index {
@@ -295,20 +287,26 @@ impl Index {
     /// Adds one block and moves `applied_upto` past it, in one step.
     fn apply(&self, filled: Filling, block: u64, log: [u8; 8]) -> Result<(), IndexFault> {
         let mut batch = sled::Batch::default();
-        for (field, values) in
-            [Field::Who, Field::Kind, Field::Result].into_iter().zip(&filled.values)
-        {
-            for value in values {
-                let mut key = posting_prefix(field, value);
-                key.extend_from_slice(&block.to_be_bytes());
-                batch.insert(key, &[]);
+        let mut numbers = self.meta()?.map_or(0, |meta| meta.numbers);
+        let mut values = Vec::new();
+        for (field, texts) in Field::ALL.into_iter().zip(&filled.values) {
+            for text in texts {
+                let key = value_key(field, text);
+                if let Some(known) = self.db.get(&key)?.and_then(|bytes| value_number(&bytes)) {
+                    values.push(known);
+                    continue;
+                }
+                batch.insert(key, &numbers.to_be_bytes());
+                values.push(numbers);
+                numbers = numbers.checked_add(1).ok_or(IndexFault::Damaged)?;
             }
         }
+        values.sort_unstable();
         let place = filled.place.unwrap_or_default();
         let (earliest, latest) = (filled.earliest, filled.latest);
-        batch.insert(block_key(block), Block { place, earliest, latest }.encode());
+        batch.insert(block_key(block), Block { place, earliest, latest, values }.encode());
         let applied = (block + 1) * BLOCK_ENTRIES;
-        batch.insert(META_KEY, Meta { applied, log }.encode());
+        batch.insert(META_KEY, Meta { applied, log, numbers }.encode());
         // A crash here loses blocks that the next start reads from the segments again.
         Ok(self.db.apply_batch(batch)?)
     }
@@ -321,29 +319,28 @@ impl Index {
             (Field::Kind, query.kind.as_deref()),
             (Field::Result, result),
         ];
-        let mut candidates: Option<BTreeSet<u64>> = None;
-        for (field, value) in wanted {
-            let Some(value) = value else { continue };
-            let prefix = posting_prefix(field, value);
-            let mut posted = BTreeSet::new();
-            for key in self.db.scan_prefix(&prefix).keys() {
-                let key = key?;
-                let block = key.get(prefix.len()..).and_then(|block| block.try_into().ok());
-                posted.extend(block.map(u64::from_be_bytes));
+        let mut numbers = Vec::new();
+        for (field, text) in wanted {
+            let Some(text) = text else { continue };
+            match self.db.get(value_key(field, text))?.and_then(|bytes| value_number(&bytes)) {
+                Some(number) => numbers.push(number),
+                // It occurs in no block.
+                None => return Ok(Vec::new()),
             }
-            candidates = Some(match candidates {
-                Some(before) => before.intersection(&posted).copied().collect(),
-                None => posted,
-            });
         }
-        let candidates = candidates.map_or_else(|| (0..blocks).collect(), Vec::from_iter);
+        let is_in_time = |block: &Block| {
+            query.since.is_none_or(|since| block.latest >= since.as_nanos())
+                && query.until.is_none_or(|until| block.earliest < until.as_nanos())
+        };
         let mut kept = Vec::new();
-        for number in candidates {
-            let is_in_time = self.block(number)?.is_none_or(|block| {
-                query.since.is_none_or(|since| block.latest >= since.as_nanos())
-                    && query.until.is_none_or(|until| block.earliest < until.as_nanos())
-            });
-            if is_in_time {
+        for row in self.db.scan_prefix(BLOCK_PREFIX) {
+            let (key, row) = row?;
+            let Some(number) = block_number(&key).filter(|number| *number < blocks) else {
+                continue;
+            };
+            // A row that does not read hides no entry: its block is looked through.
+            let qualifies = |block: &Block| block.holds(&numbers) && is_in_time(block);
+            if Block::decode(&row).is_none_or(|block| qualifies(&block)) {
                 kept.push(number);
             }
         }
@@ -427,49 +424,26 @@ impl<D: Disk> IndexFeed<D> {
     }
 }
 
-impl Meta {
-    fn encode(self) -> Vec<u8> {
-        let mut bytes = FORMAT.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&self.applied.to_be_bytes());
-        bytes.extend_from_slice(&self.log);
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (format, rest) = bytes.split_first_chunk()?;
-        let (applied, log) = rest.split_first_chunk()?;
-        let log = log.try_into().ok()?;
-        let meta = Self { applied: u64::from_be_bytes(*applied), log };
-        (u32::from_be_bytes(*format) == FORMAT).then_some(meta)
-    }
-}
-
-impl Block {
-    fn encode(self) -> Vec<u8> {
-        let Place { segment, offset } = self.place;
-        [segment, offset, self.earliest, self.latest].iter().flat_map(|n| n.to_be_bytes()).collect()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (numbers, []) = bytes.as_chunks::<8>() else { return None };
-        let &[segment, offset, earliest, latest] = numbers else { return None };
-        Some(Self {
-            place: Place {
-                segment: u64::from_be_bytes(segment),
-                offset: u64::from_be_bytes(offset),
-            },
-            earliest: u64::from_be_bytes(earliest),
-            latest: u64::from_be_bytes(latest),
-        })
-    }
-}
-
 /// A stretch of the log.
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     from: u64,
     to: u64,
     hint: Option<Place>,
+}
+
+/// The entries that fit `query`, in the order it asks for, without an index: reads the whole log.
+pub fn search<D: Disk>(reader: &Reader<D>, query: &Query) -> Result<Vec<Entry>, IndexFault> {
+    let limit = Some(query.limit.min(QUERY_ENTRIES_MAX));
+    let scope = Scope { from: 0, to: u64::MAX, hint: None };
+    match query.order {
+        Order::OldestFirst => scan(reader, query, scope, limit, None),
+        Order::NewestFirst => {
+            let mut found = scan(reader, query, scope, None, limit)?;
+            found.reverse();
+            Ok(found)
+        }
+    }
 }
 
 /// The entries of a stretch that fit: the first so many, or the last so many.
@@ -494,20 +468,6 @@ fn scan<D: Disk>(
         ControlFlow::Continue(())
     })?;
     Ok(found.into())
-}
-
-fn posting_prefix(field: Field, value: &str) -> Vec<u8> {
-    let field = match field {
-        Field::Who => b'w',
-        Field::Kind => b'k',
-        Field::Result => b'r',
-    };
-    // No value holds U+0000, so that it ends one.
-    [&[b'p', field], value.as_bytes(), &[0]].concat()
-}
-
-fn block_key(block: u64) -> Vec<u8> {
-    [b"b".as_slice(), &block.to_be_bytes()].concat()
 }
 
 /// Opens sled quietly: a small cache, no flusher of its own. It may panic over damaged files.

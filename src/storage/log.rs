@@ -291,12 +291,14 @@ fn prepare<D: Disk>(disk: &D, number: u64, bytes: u64) -> Result<Prepared<D::Fil
     Ok(Prepared { file, number, bytes })
 }
 
+/// A part of the program, so that making a segment takes no memory.
+static ZEROES: [u8; 128 << 10] = [0; 128 << 10];
+
 fn fill_with_zeroes<F: DiskFile>(file: &F, from: u64, to: u64) -> std::io::Result<()> {
-    let zeroes = vec![0; 1 << 20];
     let mut offset = from;
     while offset < to {
-        let length = usize::try_from(to - offset).unwrap_or(usize::MAX).min(zeroes.len());
-        file.write_at(zeroes.get(..length).unwrap_or_default(), offset)?;
+        let length = usize::try_from(to - offset).unwrap_or(usize::MAX).min(ZEROES.len());
+        file.write_at(ZEROES.get(..length).unwrap_or_default(), offset)?;
         offset += length as u64;
     }
     Ok(())

@@ -19,6 +19,7 @@ pub mod disk;
 pub mod fault;
 pub mod index;
 pub mod log;
+mod posting;
 mod query;
 pub mod reader;
 mod record;

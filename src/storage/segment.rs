@@ -200,7 +200,7 @@ impl BatchHeader {
 impl BatchBuffer {
     /// Forgets what is in it, keeps its memory, and gives back what a rare huge batch took.
     pub fn clear(&mut self) {
-        const KEPT_BYTES_MAX: usize = 16 << 20;
+        const KEPT_BYTES_MAX: usize = 1 << 20;
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.bytes.resize(BATCH_HEADER_BYTES, 0);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Broker, Bundle, Plant, run};
+use crate::harness::{Broker, Bundle, Plant, avow, run};
 use crate::raw::{Answer, Raw, Version, connect, packet, publish, tls};
 
 /// A plant that serves, with one device.
@@ -47,6 +47,8 @@ fn a_stranger_s_certificate_and_none_are_refused_recorded_and_counted() {
     let stranger = elsewhere.device("press-7");
     is_refused(&broker, &device, Some(&stranger));
     is_refused(&broker, &device, None);
+    // The peer may see the end before the broker has counted it.
+    broker.wait_for_metric("avow_handshakes_refused_total", 4);
     assert_eq!(broker.metric("avow_handshakes_refused_total"), 4);
     serves_on(&mut broker, &device);
     assert!(broker.stop().success());
@@ -65,6 +67,18 @@ fn a_stranger_s_certificate_and_none_are_refused_recorded_and_counted() {
 fn decision_in(reason: &Option<String>) -> String {
     let text = reason.as_deref().expect("a Reason String");
     text.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_refused_subscription_is_told_with_its_reason_and_the_entry() {
+    let (plant, broker, device) = stage();
+    let mut sub = avow();
+    sub.args(["sub", "--connect", &device.path("connect.json"), "-t", "#", "-W", "5"]);
+    let said = run(&mut sub).exits(1);
+    let (_, decision) = said.err.trim().split_once("policy.no_rule; decision ").expect("a reason");
+    assert!(broker.stop().success());
+    let refused = plant.query(&["--type", "subscribe", "--decision", "deny"]);
+    assert_eq!(refused[0]["id"], decision, "{refused:#?}");
 }
 
 #[test]

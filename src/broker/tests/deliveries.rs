@@ -89,6 +89,31 @@ fn c06_retained_messages_are_judged_again_at_delivery() {
 }
 
 #[test]
+fn a_refused_filter_is_answered_with_its_reason_and_the_decision_that_the_log_has() {
+    let mut rig = Rig::new();
+    let device = rig.client("device/a", V5);
+    rig.subscribe_with(device, "#", SubscriptionOptions::default(), None);
+    let sent = rig.take(device);
+    let Packet::SubAck(no) = &sent[0] else { panic!("{sent:?}") };
+    let entry = rig.entries.last().unwrap();
+    let (why, decision) = (entry["why"].as_str().unwrap(), entry["id"].as_str().unwrap());
+    let told = no.properties.reason_string.as_deref();
+    assert_eq!(told, Some(format!("{why}; decision {decision}").as_str()));
+
+    let quiet = rig.open("device/c");
+    rig.versions.insert(quiet, V5);
+    let mut wants_none = connect(V5, "c");
+    wants_none.properties.request_problem_information = Some(false);
+    rig.packet(quiet, Packet::Connect(Box::new(wants_none)));
+    rig.sync();
+    rig.take(quiet);
+    rig.subscribe_with(quiet, "#", SubscriptionOptions::default(), None);
+    let sent = rig.take(quiet);
+    let Packet::SubAck(no) = &sent[0] else { panic!("{sent:?}") };
+    assert!(no.reasons[0].is_error() && no.properties.reason_string.is_none());
+}
+
+#[test]
 fn d04_a_stopped_reader_costs_its_window_and_its_queue_and_no_more() {
     let bounds = Bounds {
         queue_messages_max: 5,

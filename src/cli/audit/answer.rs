@@ -16,7 +16,7 @@ use crate::evidence::tree::leaf_hash;
 use crate::mqtt::{TopicError, TopicFilter, TopicName};
 use crate::schema::Schemas;
 use crate::server::admin::LogRequest;
-use crate::storage::index::IndexFault;
+use crate::storage::index::{IndexFault, search};
 use crate::storage::reader::ProveError;
 use crate::storage::{Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until};
 use crate::time::UnixNanos;
@@ -31,9 +31,10 @@ const LIMIT_DEFAULT: u64 = 100;
 pub(in crate::cli) struct LogReader {
     pub(in crate::cli) reader: Reader<RealDisk>,
     pub(in crate::cli) verifier: VerifierKey,
-    /// Absent where a query is not wanted: it can be open once only.
+    /// Absent where it cannot be had; a query reads the whole log then.
     pub(in crate::cli) index: Option<Index>,
-    pub(in crate::cli) schemas: Arc<Schemas>,
+    /// Absent where no body is wanted.
+    pub(in crate::cli) schemas: Option<Arc<Schemas>>,
 }
 
 /// Why there is no answer.
@@ -42,9 +43,6 @@ pub enum AnswerFault {
     /// Whoever asked has gone.
     #[error("nobody waits for the answer")]
     Gone,
-    /// No such entry.
-    #[error("there is no entry {0} in the log")]
-    NoEntry(u64),
     /// A condition that is none.
     #[error("the topic filter: {0}")]
     Topic(#[from] TopicError),
@@ -74,7 +72,7 @@ pub(in crate::cli) trait Lines {
 }
 
 impl LogReader {
-    /// Answers `request`, line by line.
+    /// Answers `request`, line by line; without a line, if it is about an entry that is not there.
     pub(in crate::cli) fn answer(
         &mut self,
         request: &LogRequest,
@@ -84,19 +82,25 @@ impl LogReader {
         match request {
             LogRequest::Query { .. } => {
                 let query = query(request)?;
-                let Some(index) = &self.index else { return Err(IndexFault::InUse.into()) };
-                for entry in index.query(&self.reader, &query)?.iter().rev() {
+                let found = match &self.index {
+                    Some(index) => index.query(&self.reader, &query)?,
+                    None => search(&self.reader, &query)?,
+                };
+                for entry in found.iter().rev() {
                     lines.line(&short(entry))?;
                 }
                 Ok(())
             }
             LogRequest::Show { index } => {
-                let entry = self.reader.entry(*index)?.ok_or(AnswerFault::NoEntry(*index))?;
+                let Some(entry) = self.written(*index)? else { return Ok(()) };
                 lines.line(&self.long(&entry))
             }
             LogRequest::Prove { index } => {
+                let Some(entry) = self.written(*index)? else { return Ok(()) };
+                if entry.index >= self.covered() {
+                    return lines.line(&self.long(&entry));
+                }
                 let proof = self.reader.prove(*index)?;
-                let entry = self.reader.entry(*index)?.ok_or(AnswerFault::NoEntry(*index))?;
                 // What we hand out, somebody else will check: so do we.
                 proof.verify(&entry.json, &self.verifier)?;
                 let answer = json!({
@@ -117,8 +121,7 @@ impl LogReader {
     }
 
     fn tail(&mut self, last: u64, follow: bool, lines: &mut impl Lines) -> Result<(), AnswerFault> {
-        let size = self.reader.checkpoint().map_or(0, |signed| signed.tree_size);
-        let mut next = size.saturating_sub(last);
+        let mut next = self.covered().saturating_sub(last);
         loop {
             for entry in self.reader.entries(next) {
                 let entry = entry?;
@@ -133,13 +136,28 @@ impl LogReader {
         }
     }
 
+    /// Number of entries that the newest checkpoint covers.
+    fn covered(&self) -> u64 {
+        self.reader.checkpoint().map_or(0, |signed| signed.tree_size)
+    }
+
+    /// Entry `index`, also one that no checkpoint covers yet.
+    fn written(&self, index: u64) -> Result<Option<Entry>, StorageFault> {
+        if index < self.covered() {
+            return self.reader.entry(index);
+        }
+        let mut reader = self.reader.clone();
+        reader.set_until(Until::Written);
+        reader.entry(index)
+    }
+
     fn long(&self, entry: &Entry) -> String {
         let fields: serde_json::Value = serde_json::from_slice(&entry.json).unwrap_or_default();
         let topic = fields.get("topic").and_then(|topic| topic.as_str());
         let topic = topic.and_then(|topic| TopicName::parse(topic).ok());
-        let body = entry.body.as_ref().map(|body| match &topic {
-            Some(topic) => self.schemas.mask(topic, &body.payload),
-            None => format!("<{} bytes>", body.payload.len()),
+        let body = entry.body.as_ref().map(|body| match (&topic, &self.schemas) {
+            (Some(topic), Some(schemas)) => schemas.mask(topic, &body.payload),
+            _ => format!("<{} bytes>", body.payload.len()),
         });
         json!({
             "index": entry.index,
@@ -149,6 +167,8 @@ impl LogReader {
             "offset": entry.place.offset,
             "body_bytes": entry.body.as_ref().map(|body| body.payload.len()),
             "body": body,
+            "covered": entry.index < self.covered(),
+            "covered_entries": self.covered(),
         })
         .to_string()
     }
@@ -192,4 +212,102 @@ fn query(request: &LogRequest) -> Result<Query, AnswerFault> {
         limit: usize::try_from(limit.unwrap_or(LIMIT_DEFAULT)).unwrap_or(usize::MAX),
         order: Order::NewestFirst,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::evidence::{Batch, BatchId, Checkpoint, EntryType, EntryWriter, LogKey, RecordKind};
+    use crate::storage::{Log, LogOptions};
+
+    struct Kept(Vec<Value>);
+
+    impl Lines for Kept {
+        fn line(&mut self, line: &str) -> Result<(), AnswerFault> {
+            self.0.push(serde_json::from_str(line).unwrap());
+            Ok(())
+        }
+        fn wait(&mut self, _: Duration) -> Result<(), AnswerFault> {
+            Err(AnswerFault::Gone)
+        }
+    }
+
+    fn append(log: &mut Log<RealDisk>, number: u64, who: &str) -> Vec<u8> {
+        let mut head = Vec::new();
+        let now = UnixNanos::from_seconds(number + 1);
+        EntryWriter::begin(&mut head, EntryType::Connect, now, "n", "d").text("who", who).finish();
+        let mut batch = Batch::default();
+        batch.push(RecordKind::Entry, None, |out| out.extend_from_slice(&head));
+        log.append(&[(BatchId { shard: 0, number }, batch)]).unwrap();
+        head
+    }
+
+    /// A log of three entries, of which the newest checkpoint covers two; nobody has an index.
+    fn reader(directory: &std::path::Path) -> LogReader {
+        let key = LogKey::from_seed("n/log", &[7; 32]).unwrap();
+        let verifier = key.verifier().clone();
+        let options = LogOptions { verifier: verifier.clone(), segment_bytes: 1 << 20 };
+        let (mut log, mut recovery) =
+            Log::open(RealDisk::new(directory), options, &mut |_| {}).unwrap();
+        for (number, who) in [(0, "device/a"), (1, "device/b")] {
+            recovery.tree.push(leaf_hash(&append(&mut log, number, who)));
+        }
+        let tree = &recovery.tree;
+        let origin = verifier.name().to_owned();
+        let checkpoint = Checkpoint { origin, tree_size: tree.tree_size(), root_hash: tree.root() };
+        recovery.checkpoints.publish(&key, checkpoint).unwrap();
+        append(&mut log, 2, "device/a");
+        let reader = open_reader(directory, &verifier).unwrap();
+        LogReader { reader, verifier, index: None, schemas: None }
+    }
+
+    fn ask(log: &mut LogReader, request: &LogRequest) -> Vec<Value> {
+        let mut kept = Kept(Vec::new());
+        log.answer(request, &mut kept).unwrap();
+        kept.0
+    }
+
+    #[test]
+    fn an_entry_that_no_checkpoint_covers_is_shown_as_such_and_not_proven() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = &mut reader(dir.path());
+        let [covered] = &ask(log, &LogRequest::Show { index: 1 })[..] else { panic!() };
+        assert_eq!(covered["covered"], true);
+        for request in [LogRequest::Show { index: 2 }, LogRequest::Prove { index: 2 }] {
+            let [young] = &ask(log, &request)[..] else { panic!() };
+            assert_eq!((&young["covered"], &young["covered_entries"]), (&false.into(), &2.into()));
+            assert!(young["entry"].as_str().unwrap().contains("device/a"));
+            assert!(young["proof"].is_null());
+        }
+        assert!(ask(log, &LogRequest::Prove { index: 1 })[0]["proof"].is_string());
+        for request in [LogRequest::Show { index: 3 }, LogRequest::Prove { index: 3 }] {
+            assert!(ask(log, &request).is_empty(), "there is none");
+        }
+    }
+
+    #[test]
+    fn a_log_without_index_is_searched_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = &mut reader(dir.path());
+        let mut of = |who: &str, limit| {
+            let request = LogRequest::Query {
+                who: Some(who.to_owned()),
+                kind: None,
+                topic: None,
+                decision: None,
+                since_unix_nanos: None,
+                until_unix_nanos: None,
+                limit: Some(limit),
+            };
+            let found = ask(log, &request);
+            found.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        // As far as it is signed.
+        assert_eq!(of("device/a", 10), [0]);
+        assert_eq!(of("device/b", 10), [1]);
+        assert_eq!(of("device/b", 0), [0; 0]);
+        assert!(!dir.path().join("index").exists());
+    }
 }

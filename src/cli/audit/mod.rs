@@ -10,9 +10,13 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Answer, CliFailure};
+use crate::evidence::EntryType;
+use crate::identity::name::check_name;
+use crate::identity::{NameError, Role};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
@@ -56,16 +60,17 @@ pub(super) struct TailArguments {
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {
     /// Only this device
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     device: Option<String>,
     /// Only this peer, as role/name
-    #[arg(long, value_name = "ROLE/NAME", conflicts_with = "device")]
+    #[arg(long, value_name = "ROLE/NAME", conflicts_with = "device", value_parser = who)]
     who: Option<String>,
     /// Only topics that match this Topic Filter
     #[arg(long, value_name = "FILTER")]
     topic: Option<String>,
-    /// Only this type of entry: publish, connect.refused, …
-    #[arg(long = "type", value_name = "TYPE")]
+    /// Only this type of entry
+    #[arg(long = "type", value_name = "TYPE",
+        value_parser = PossibleValuesParser::new(EntryType::ALL.map(EntryType::as_str)))]
     kind: Option<String>,
     /// Only what was allowed, or denied
     #[arg(long, value_enum)]
@@ -106,6 +111,23 @@ pub(super) struct ProveArguments {
     json: bool,
 }
 
+/// A name that a certificate can have.
+fn name(text: &str) -> Result<String, NameError> {
+    check_name(text).map(|()| text.to_owned())
+}
+
+/// `role/name`, as entries have it.
+fn who(text: &str) -> Result<String, String> {
+    let roles = Role::ALL.map(Role::as_str).join(", ");
+    let Some((role, peer)) = text.split_once('/') else {
+        return Err(format!("write ROLE/NAME, for example device/press-7; roles are {roles}"));
+    };
+    if Role::parse(role).is_none() {
+        return Err(format!("`{role}` is not a role; roles are {roles}"));
+    }
+    name(peer).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DecisionArgument {
     Allow,
@@ -126,5 +148,30 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_search_for_what_no_entry_has_is_a_usage_error_that_lists_what_there_is() {
+        let said = |arguments: &str| {
+            let line = format!("avow audit query {arguments}");
+            let error = Cli::try_parse_from(line.split(' ')).err()?;
+            assert_eq!(error.exit_code(), 2);
+            Some(error.to_string())
+        };
+        assert!(said("--type nonsense").unwrap().contains("publish.refused"));
+        for who in ["press-7", "devices/press-7", "device/", "device/a/b", "device/*"] {
+            assert!(said(&format!("--who {who}")).is_some(), "{who}");
+        }
+        assert!(said("--who press-7").unwrap().contains("device/press-7"));
+        assert!(said("--device a/b").is_some());
+        assert_eq!(said("--type will --who operator/x"), None);
+        assert_eq!(said("--type publish.dup --device press-7"), None);
     }
 }

@@ -17,10 +17,10 @@ use super::{
 use crate::cli::files::{Access, create, create_dir, require_absent};
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, escape, escape_bytes};
-use crate::cli::{Answer, CliFailure, check};
+use crate::cli::{Answer, CliFailure, check, setting};
 use crate::identity::Role;
 use crate::server::admin::{Client, Lock, LogRequest, Request};
-use crate::storage::Index;
+use crate::storage::{Index, Reader, RealDisk};
 use crate::time::UnixNanos;
 
 /// One line of an answer.
@@ -35,6 +35,8 @@ struct Line {
     offset: Option<u64>,
     body_bytes: Option<u64>,
     body: Option<String>,
+    covered: Option<bool>,
+    covered_entries: Option<u64>,
 }
 
 /// Lines of a reading without broker.
@@ -68,17 +70,29 @@ fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(
         let config = crate::cli::configuration(dir)?;
         let verifier = verifier_key(dir, None)?;
         let directory = &config.evidence.directory;
-        let reader = open_reader(directory, &verifier)?;
-        // Only a query needs the index, and opening it writes: alone, we must own the directory.
-        let is_query = matches!(request, LogRequest::Query { .. });
-        let _lock = is_query.then(|| Lock::acquire(dir)).transpose()?;
-        let index = is_query.then(|| Index::open(directory, &reader)).transpose()?;
-        let index = index.map(|(index, _)| index);
-        let schemas = Arc::new(check::load_schemas(&config.files.schemas)?);
+        let reader = open_reader(directory, &verifier).map_err(setting::of_log(&config))?;
+        let opened = match request {
+            LogRequest::Query { .. } => own_index(dir, directory, &reader),
+            _ => None,
+        };
+        let index = opened.as_ref().map(|(_, index)| index.clone());
+        let is_show = matches!(request, LogRequest::Show { .. });
+        let schemas = is_show.then(|| check::load_schemas(&config)).transpose()?.map(Arc::new);
         let mut log = LogReader { reader, verifier, index, schemas };
         log.answer(&request, &mut Local(&mut take))?;
     }
     if broken { Err(CliFailure::Answer) } else { Ok(()) }
+}
+
+/// The index, and the lock of the directory that opening it takes, for it writes. A copy that may
+/// only be read is searched without.
+fn own_index(dir: &Path, directory: &Path, reader: &Reader<RealDisk>) -> Option<(Lock, Index)> {
+    let told = |fault: &dyn std::fmt::Display| {
+        eprintln!("note: without the query index, the whole log is read: {fault}");
+    };
+    let lock = Lock::acquire(dir).map_err(|fault| told(&fault)).ok()?;
+    let (index, _) = Index::open(directory, reader).map_err(|fault| told(&fault)).ok()?;
+    Some((lock, index))
 }
 
 pub(super) fn tail(dir: &Path, arguments: &TailArguments) -> Result<Answer, CliFailure> {
@@ -138,11 +152,15 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
             "offset": line.offset,
             "body_bytes": line.body_bytes,
             "body": line.body,
+            "covered": line.covered,
         }));
         return Ok(Answer::Yes);
     }
     let mut lines =
         vec![format!("entry {index}, leaf hash {}", line.leaf_hash.unwrap_or_default())];
+    if line.covered == Some(false) {
+        lines.push("no checkpoint covers it yet: nothing signed protects it so far".to_owned());
+    }
     if let (Some(segment), Some(offset)) = (line.segment, line.offset) {
         lines.push(format!("segment {segment}, byte {offset}"));
     }
@@ -166,6 +184,11 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
 pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, CliFailure> {
     let index = arguments.index;
     let line = read_one(dir, LogRequest::Prove { index }, index)?;
+    if line.covered == Some(false) {
+        let covered = line.covered_entries.unwrap_or_default();
+        let interval = crate::cli::configuration(dir)?.evidence.checkpoint_interval;
+        return Err(CliFailure::NotCovered { index, covered, interval });
+    }
     let (Some(proof), Some(key)) = (line.proof, line.verifier) else {
         return Err(CliFailure::Answer);
     };
@@ -222,6 +245,8 @@ fn parse_time(text: &str, now: UnixNanos) -> Result<UnixNanos, CliFailure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -231,5 +256,26 @@ mod tests {
         let date = parse_time("1970-01-02T00:00:00Z", now).unwrap();
         assert_eq!(date, UnixNanos::from_seconds(86_400));
         assert!(parse_time("yesterday", now).is_err());
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_locked_is_searched() {
+        let dir = crate::cli::setting::tests::plant();
+        let arguments = |kind: &str| {
+            let line = format!("avow audit query --json --type {kind}");
+            match crate::cli::Cli::try_parse_from(line.split(' ')).unwrap().verb {
+                crate::cli::Verb::Audit(crate::cli::audit::AuditVerb::Query(arguments)) => {
+                    arguments
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        // Not even root opens a directory for writing.
+        let lock = dir.path().join("lock");
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        assert_eq!(query(dir.path(), &arguments("admin")).unwrap(), Answer::Yes);
+        assert_eq!(query(dir.path(), &arguments("publish")).unwrap(), Answer::No);
+        assert!(!dir.path().join("log/index").exists());
     }
 }

@@ -77,7 +77,7 @@ pub enum ClientFailure {
         source: std::io::Error,
     },
     /// The broker said no.
-    #[error("{what} refused: {reason:?} (0x{:02x}){}", reason.as_u8(), said(text))]
+    #[error("{what} refused: {reason} (0x{:02x}){}", reason.as_u8(), said(text))]
     Refused {
         /// What was refused.
         what: String,

@@ -1,0 +1,109 @@
+//! Where a value of `avow.toml` stands, for what turns out wrong only when the value is used: a
+//! file that is not there, a port that is taken.
+//!
+//! It keeps the text that was read, so that a problem points at the line the operator sees. What
+//! a problem *is* belongs to whoever uses the value. The invariant: a place is always inside the
+//! file; a value that is not written points at its section, or at the file's first byte.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use crate::source::SourceErrors;
+
+/// A value whose use can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `mqtt` of `[listen]`.
+    Listen,
+    /// `address` of `[metrics]`.
+    Metrics,
+    /// `certificate` of `[tls]`.
+    Certificate,
+    /// `key` of `[tls]`.
+    TlsKey,
+    /// `anchors` of one `[[issuer]]`, counted from 0.
+    Anchors(usize),
+    /// `policy` of `[files]`.
+    Policy,
+    /// `schemas` of `[files]`.
+    Schemas,
+    /// `origin` of `[evidence]`.
+    Origin,
+    /// `directory` of `[evidence]`.
+    LogDirectory,
+    /// `key` of `[evidence]`.
+    LogKey,
+}
+
+/// The file as it was read.
+#[derive(Clone)]
+pub(super) struct FileText {
+    name: Arc<str>,
+    text: Arc<str>,
+}
+
+impl Setting {
+    /// The name of its section.
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::Metrics => "metrics",
+            Self::Certificate | Self::TlsKey => "tls",
+            Self::Anchors(_) => "issuer",
+            Self::Policy | Self::Schemas => "files",
+            Self::Origin | Self::LogDirectory | Self::LogKey => "evidence",
+        }
+    }
+
+    /// The name of its field.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Listen => "mqtt",
+            Self::Metrics => "address",
+            Self::Certificate => "certificate",
+            Self::TlsKey | Self::LogKey => "key",
+            Self::Anchors(_) => "anchors",
+            Self::Policy => "policy",
+            Self::Schemas => "schemas",
+            Self::Origin => "origin",
+            Self::LogDirectory => "directory",
+        }
+    }
+
+    fn span(self, root: &DeTable<'_>) -> Range<usize> {
+        let Some(section) = root.get(self.section()) else { return 0..0 };
+        let section = match (self, section.get_ref().as_array()) {
+            (Self::Anchors(number), Some(issuers)) => issuers.get(number).unwrap_or(section),
+            _ => section,
+        };
+        let field = section.get_ref().as_table().and_then(|table| table.get(self.field()));
+        field.map_or_else(|| section.span(), Spanned::<DeValue<'_>>::span)
+    }
+}
+
+impl FileText {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+}
+
+/// Its name only: the text may be long.
+impl fmt::Debug for FileText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Config {
+    /// `problem` at the place of `setting`.
+    pub fn problem_at<P>(&self, setting: Setting, problem: P) -> SourceErrors<P> {
+        let FileText { name, text } = &self.text;
+        let (root, _) = DeTable::parse_recoverable(text);
+        SourceErrors::one(name, text, setting.span(root.get_ref()), problem)
+    }
+}
