@@ -34,7 +34,8 @@ impl AcceptedConnect {
 }
 
 impl Broker {
-    /// The entry is on disk: the session is made or resumed, and CONNACK leaves.
+    /// The entry is on disk: the session is made or resumed, and CONNACK leaves. [MQTT-3.1.4-5],
+    /// [MQTT-3.2.0-1]
     pub(super) fn connected(&mut self, now: Now, mut accepted: AcceptedConnect, synced: &Synced) {
         let id = accepted.connection;
         let index = accepted.index.unwrap_or_else(|| synced.first_index() + accepted.offset);
@@ -106,11 +107,14 @@ impl Broker {
         self.take_over(now, &name);
         // That may have ended a session that did not outlive its connection.
         let known = self.session_keys.get(&name).copied();
+        // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
         let session_present = known.is_some() && !clean;
+        // [MQTT-3.1.2-4], [MQTT-3.1.4-4]
         if let (Some(known), true) = (known, clean) {
             self.end_session(now, known);
         }
         let key = match self.session_keys.get(&name).copied() {
+            // [MQTT-3.1.2-5], [MQTT-3.1.2-6]
             Some(key) => key,
             None => self.make_session(name, key, author.clone(), durable),
         };
@@ -118,6 +122,7 @@ impl Broker {
         self.timers.clear(Timer::WillDelay(key));
         if let Some(session) = self.sessions.get_mut(&key) {
             session.author = author;
+            // [MQTT-3.1.2-7]
             session.will = will;
             session.will_due = None;
             session.away_since = None;

@@ -36,8 +36,8 @@ impl Broker {
 
     /// Gives `message` to everybody who asked for its topic and may read it: one copy for each
     /// session, at the highest QoS of its matching subscriptions and with all their identifiers,
-    /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3],
-    /// [MQTT-3.3.4-4], [MQTT-4.5.0-1], [MQTT-4.6.0-5]
+    /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4],
+    /// [MQTT-4.5.0-1], [MQTT-4.6.0-5]
     pub(super) fn route(&mut self, now: Now, message: &Arc<Message>) {
         let mut interests = std::mem::take(&mut self.interests);
         let mut groups = Vec::new();
@@ -70,12 +70,17 @@ impl Broker {
         if let Some(recovering) = &mut self.recovering {
             return recovering.leave_unassigned(message, group);
         }
-        let Some(interest) = self.choose(&group, message.topic(), message.qos()) else { return };
-        let group_named = group.clone();
-        let Some((key, delivery)) = merge(message, &[interest], Some(group)) else { return };
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
+        let chosen = self.choose(&group, message.topic(), message.qos());
+        let chosen = chosen.and_then(|interest| merge(message, &[interest], Some(group.clone())));
+        let Some((key, delivery)) = chosen else {
+            if waits {
+                self.note(&Change::nobodys(message.index(), group));
+            }
+            return;
+        };
         if waits {
-            let (group, copy) = (Some(group_named), CopyOf::of(&delivery));
+            let (group, copy) = (Some(group), CopyOf::of(&delivery));
             let is_lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
             self.note(&Change::Queued { key, group, is_lasting, copy });
         }
@@ -364,7 +369,6 @@ impl Broker {
                 withheld.push(packet_id);
                 continue;
             };
-            connection.outstanding_bytes += publish.len();
             // [MQTT-3.3.1-1]
             let copy = Copy { publish, packet_id: Some(packet_id), dup: true };
             hand_over(&mut self.outputs, connection, id, copy);

@@ -25,6 +25,7 @@ impl Broker {
         session.connection = None;
         let expiry_seconds = expiry_seconds.unwrap_or(session.expiry_seconds);
         if !publishes_will {
+            // [MQTT-3.1.2-10]
             session.will = None;
         } else if self.will_delay(key, expiry_seconds).is_zero() {
             self.publish_will(now, key);
@@ -58,6 +59,7 @@ impl Broker {
         if expiry_seconds == 0 {
             return self.end_session(now, key);
         }
+        // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
         self.timers.set(at.after(session_expiry(expiry_seconds)), Timer::SessionExpiry(key));
     }
 

@@ -41,7 +41,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
-pub use durable::{BadRecord, LogRecord, Replay};
+pub use durable::{BadRecord, LogBody, LogRecord, Replay};
 pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
 pub use settings::{About, Backlog, Settings};

@@ -250,6 +250,7 @@ impl Broker {
         index: u64,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
+        // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
         let new = self.subscriptions.insert(&filter, key, subscription);
         session.subscriptions.insert(filter.clone(), subscription);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
@@ -347,6 +348,7 @@ impl Broker {
             reasons.push(match decided {
                 DecidedUnsubscribe::Refuse(reason) => reason,
                 DecidedUnsubscribe::Remove(filter) => {
+                    // [MQTT-3.10.4-1]
                     match self.remove_subscription(now, key, &filter) {
                         true => ReasonCode::Success,
                         false => ReasonCode::NoSubscriptionExisted,

@@ -13,7 +13,7 @@ use super::connection::RetainedCursor;
 use super::deliver::{encode, may_read};
 use super::durable::{Change, CopyOf, Source};
 use super::handover::{Handing, hand_over_recorded};
-use crate::mqtt::{QoS, TopicFilter};
+use crate::mqtt::{QoS, TopicFilter, TopicName};
 use crate::routing::{Delivery, Scan, SessionKey, Subscription};
 use crate::session::Timer;
 use crate::time::Now;
@@ -65,51 +65,73 @@ impl Broker {
             steps = steps.saturating_sub(COPY_STEPS);
             let reached = cursor.after.replace(topic.clone());
             let (subscription, until) = (cursor.subscription, cursor.until);
-            let Some(message) = retained.message(&topic, now.instant) else { continue };
-            if message.index() >= until {
-                continue;
-            }
-            let own = subscription.no_local && message.author() == Some(key);
-            if own || !may_read(&self.settings.policy, session, &topic) {
-                self.counters.deliveries_withheld += u64::from(!own);
-                continue;
-            }
-            let delivery = Delivery {
-                message: Arc::clone(message),
-                qos: message.qos().min(subscription.qos),
-                // [MQTT-3.3.1-8]
-                retain: true,
-                identifiers: subscription.identifier.into_iter().collect(),
-                group: None,
-            };
-            let (qos, size) = (delivery.qos, delivery.message.queue_bytes());
-            let bounds = &self.settings.bounds;
-            let fits = qos == QoS::AtMostOnce
-                || (session.outbound.has_bytes(size, bounds.queue_bytes_max)
-                    && self.queued.1 + size as u64 <= bounds.queue_total_bytes_max);
-            if !fits && !session.outbound.is_window_empty() {
+            if !self.send_retained(now, key, topic, subscription, until) {
                 // This one again, when the client acknowledges.
-                if let Some(cursor) = session.retained.front_mut() {
+                let session = self.sessions.get_mut(&key);
+                if let Some(cursor) = session.and_then(|session| session.retained.front_mut()) {
                     cursor.after = reached;
                 }
                 return;
             }
-            let encoded = if fits { encode(connection, &delivery, now) } else { None };
-            let Some(publish) = encoded else {
-                self.counters.deliveries_dropped += 1;
-                continue;
-            };
-            let copy = CopyOf::of(&delivery);
-            let packet_id = session.outbound.send(delivery, qos, size).packet_id;
-            let record = packet_id.filter(|_| lasting).map(|packet_id| {
-                let source = Source::Retained(topic);
-                Change::Sent { key, packet_id, source, copy }
-            });
-            let copy = Handing { id, key, publish, packet_id, record, waits: false };
-            hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
-            self.queued.1 += packet_id.map_or(0, |_| size as u64);
-            self.counters.deliveries += 1;
         }
+    }
+
+    /// Sends the retained message of `topic`, if it is one for this walk; false if it must wait for
+    /// what was sent before.
+    fn send_retained(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        topic: TopicName,
+        subscription: Subscription,
+        until: u64,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&key) else { return true };
+        let Some(id) = session.connection else { return true };
+        let Some(connection) = self.connections.get_mut(&id) else { return true };
+        let own_store = session.retained.front().and_then(|cursor| self.sys.store(&cursor.filter));
+        let retained = own_store.unwrap_or(&self.retained);
+        let Some(message) = retained.message(&topic, now.instant) else { return true };
+        let own = subscription.no_local && message.author() == Some(key);
+        if message.index() >= until || own {
+            return true;
+        }
+        if !may_read(&self.settings.policy, session, &topic) {
+            self.counters.deliveries_withheld += 1;
+            return true;
+        }
+        let delivery = Delivery {
+            message: Arc::clone(message),
+            qos: message.qos().min(subscription.qos),
+            // [MQTT-3.3.1-8]
+            retain: true,
+            identifiers: subscription.identifier.into_iter().collect(),
+            group: None,
+        };
+        let (qos, size) = (delivery.qos, delivery.message.queue_bytes());
+        let bounds = &self.settings.bounds;
+        let fits = qos == QoS::AtMostOnce
+            || (session.outbound.has_bytes(size, bounds.queue_bytes_max)
+                && self.queued.1 + size as u64 <= bounds.queue_total_bytes_max);
+        if !fits && !session.outbound.is_window_empty() {
+            return false;
+        }
+        let encoded = if fits { encode(connection, &delivery, now) } else { None };
+        let Some(publish) = encoded else {
+            self.counters.deliveries_dropped += 1;
+            return true;
+        };
+        let (copy, lasting) = (CopyOf::of(&delivery), session.is_lasting());
+        let packet_id = session.outbound.send(delivery, qos, size).packet_id;
+        let record = packet_id.filter(|_| lasting).map(|packet_id| {
+            let source = Source::Retained(topic);
+            Change::Sent { key, packet_id, source, copy }
+        });
+        let copy = Handing { id, key, publish, packet_id, record, waits: false };
+        hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
+        self.queued.1 += packet_id.map_or(0, |_| size as u64);
+        self.counters.deliveries += 1;
+        true
     }
 }
 

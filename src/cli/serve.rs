@@ -28,6 +28,7 @@ use crate::storage::{
     SnapshotFault, SnapshotPlace, Snapshots, Until, Writer, WriterOptions,
 };
 use crate::telemetry::{self, Format};
+use crate::time::Instant;
 
 /// Serve until SIGINT or SIGTERM
 #[derive(Args, Debug)]
@@ -113,7 +114,7 @@ impl Serving {
         };
         let of_replay = settings.clone();
         let empty = move || Replay::new(of_replay.clone(), clock.now());
-        let (log, replay) = OpenLog::open(config, &empty)?;
+        let (log, replay) = OpenLog::open(config, clock, &empty)?;
         let snapshots = log.snapshots(config, empty)?;
         let answer = log.answerer(config, schemas)?;
         let replay = Mutex::new(Some(replay));
@@ -172,7 +173,11 @@ struct OpenLog {
 impl OpenLog {
     /// Recovers the log, and from it and the newest snapshot the state of the broker. `empty` makes a
     /// replay that knows nothing yet.
-    fn open(config: &Config, empty: &dyn Fn() -> Replay) -> Result<(Self, Replay), CliFailure> {
+    fn open(
+        config: &Config,
+        clock: Clock,
+        empty: &dyn Fn() -> Replay,
+    ) -> Result<(Self, Replay), CliFailure> {
         let key = record::log_key(config)?;
         let directory = &config.evidence.directory;
         let options = LogOptions {
@@ -186,15 +191,17 @@ impl OpenLog {
         }
         let covered = snapshot.map_or(0, |place| place.records);
         let (mut seen, mut replayed) = (0, Ok(()));
+        let mut progress = Progress { clock, told: clock.instant(), records: 0 };
         // All of the log is checked; what the snapshot knows is not replayed.
-        let (log, recovery) = Log::open(disk, options, &mut |record| {
+        let opened = Log::open(disk, options, &mut |record| {
             seen += 1;
+            progress.tell(seen);
             if seen > covered && replayed.is_ok() {
                 let at = record.index;
                 replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
             }
-        })
-        .map_err(setting::of_log(config))?;
+        });
+        let (log, recovery) = opened.map_err(setting::of_log(config))?;
         replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
         let replayed = recovery.records.saturating_sub(covered);
         tracing::info!(records = recovery.records, replayed, "the log was read");
@@ -270,6 +277,29 @@ impl Lines for Answers<'_> {
 
     fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
         Answers::wait(self, duration).map_err(|_| AnswerFault::Gone)
+    }
+}
+
+/// Says once a second how far a start has read.
+struct Progress {
+    clock: Clock,
+    told: Instant,
+    records: u64,
+}
+
+impl Progress {
+    fn tell(&mut self, records: u64) {
+        const LOOK_EVERY: u64 = 4_096;
+        if !records.is_multiple_of(LOOK_EVERY) {
+            return;
+        }
+        let now = self.clock.instant();
+        let passed = now.since(self.told);
+        if passed >= Duration::from_secs(1) {
+            let per_second = (records - self.records) as f64 / passed.as_secs_f64();
+            tracing::info!(records, per_second = per_second.round(), "reading the log");
+            (self.told, self.records) = (now, records);
+        }
     }
 }
 

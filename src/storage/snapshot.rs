@@ -12,7 +12,6 @@
 //! whatever is wrong with one, an older one or the log itself says the same. The invariant: a
 //! snapshot is used only if every byte of it is what was written, and the segment behind it goes on
 //! from the very batch it ends with.
-#![expect(clippy::disallowed_methods, reason = "owns a thread, and waits for segments")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +28,7 @@ use super::record::Cursor;
 use super::recovery::is_unused;
 use super::scan::{ScanFault, SegmentScan, segment_numbers};
 use super::segment::{Link, SegmentHeader, records};
-use crate::broker::{BadRecord, LogRecord, Replay};
+use crate::broker::{BadRecord, LogBody, LogRecord, Replay};
 use crate::evidence::RecordKind;
 
 const DIR: &str = "state";
@@ -94,7 +93,12 @@ pub fn restore<D: Disk>(
         let goes_on = |place: &SnapshotPlace| goes_on_from(disk, place);
         if let Some(place) = checked.filter(|place| place.segment == segment).filter(goes_on) {
             let mut replay = make();
-            if visit(&file, &path, &mut |record| replay.apply(record))? {
+            let mut apply = |head: &[u8], body: LogBody<'_>| {
+                // Its first record says where it stands.
+                let (kind, index) = (RecordKind::State, replay.position());
+                replay.apply(LogRecord { kind, index, head, body })
+            };
+            if visit(&file, &path, &mut apply)? {
                 return Ok((replay, Some(place), useless));
             }
         }
@@ -293,6 +297,11 @@ fn decode_header(bytes: &[u8], options: &LogOptions) -> Option<SnapshotPlace> {
     is_ours.then_some(place)
 }
 
+/// What takes the records of a snapshot.
+type Take<'a> = dyn FnMut(&[u8], LogBody<'_>) -> Result<(), BadRecord> + 'a;
+/// The lengths before a record and its checksum, as bytes and as numbers.
+type Lengths = ([u8; RECORD_HEADER_BYTES], [u32; 4]);
+
 /// Writes a file from its beginning to its end.
 struct Output<F> {
     file: F,
@@ -377,7 +386,7 @@ impl<'a, F: DiskFile> Input<'a, F> {
     }
 
     /// The lengths of the next record and its checksum; no length where the trailer begins.
-    fn lengths(&mut self) -> Result<Option<([u8; RECORD_HEADER_BYTES], [u32; 4])>, StorageFault> {
+    fn lengths(&mut self) -> Result<Option<Lengths>, StorageFault> {
         let Some(bytes) = self.take(RECORD_HEADER_BYTES)?.and_then(<[u8]>::first_chunk) else {
             return Ok(None);
         };
@@ -432,14 +441,9 @@ fn check<F: DiskFile>(
 }
 
 /// Shows every record of a file that was checked, until one is not taken; whether all were.
-fn visit<F: DiskFile>(
-    file: &F,
-    path: &str,
-    take: &mut dyn FnMut(LogRecord<'_>) -> Result<(), BadRecord>,
-) -> Result<bool, StorageFault> {
+fn visit<F: DiskFile>(file: &F, path: &str, take: &mut Take<'_>) -> Result<bool, StorageFault> {
     let mut input = Input::new(file, path);
     input.take(HEADER_BYTES)?;
-    let mut index = 0;
     while let Some((_, [head, payload, properties, _])) = input.lengths()? {
         if head == u32::MAX {
             return Ok(true);
@@ -449,11 +453,9 @@ fn visit<F: DiskFile>(
         let Some((head, body)) = bytes.split_at_checked(head as usize) else { break };
         let Some(body) = body.split_at_checked(body_bytes as usize) else { break };
         let body = (payload > 0).then_some(body);
-        if take(LogRecord { kind: RecordKind::State, index, head, body }).is_err() {
+        if take(head, body).is_err() {
             return Ok(false);
         }
-        // Its first record says where it stands.
-        index = u64::MAX;
     }
     Ok(false)
 }

@@ -553,7 +553,7 @@ fn a_damaged_snapshot_is_of_no_use() {
     for at in (0..whole.len()).step_by(7) {
         world.disk.flip(&path, at, 0x10);
         let (_, used, useless) = restore(&world.disk, &options, &empty).unwrap();
-        assert_eq!(useless, [path.clone()], "byte {at}");
+        assert_eq!(useless, std::slice::from_ref(&path), "byte {at}");
         assert!(used.unwrap().segment < newest.segment);
         world.disk.flip(&path, at, 0x10);
     }

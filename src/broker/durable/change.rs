@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use super::bytes::{Reader, Writer};
+use super::replay::LogBody;
 use crate::identity::Identity;
 use crate::mqtt::{
     ClientId, PacketId, ProtocolVersion, PublishProperties, QoS, RetainHandling, TopicFilter,
@@ -156,9 +157,6 @@ pub(crate) enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record of the log is of another version, or cannot be read")]
 pub struct BadRecord;
-
-/// Payload and properties beside a record.
-pub(crate) type BodyParts<'a> = Option<(&'a [u8], &'a [u8])>;
 
 impl Change {
     /// Appends the record to `out`.
@@ -308,13 +306,13 @@ impl Change {
     ///
     /// # Errors
     /// [`BadRecord`] if it is none.
-    pub(crate) fn decode(head: &[u8], body: BodyParts<'_>) -> Result<Self, BadRecord> {
+    pub(crate) fn decode(head: &[u8], body: LogBody<'_>) -> Result<Self, BadRecord> {
         let mut r = Reader(head);
         let change = Self::read(&mut r, body).ok_or(BadRecord)?;
         if r.0.is_empty() { Ok(change) } else { Err(BadRecord) }
     }
 
-    fn read(r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Self> {
+    fn read(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
         if r.byte()? != VERSION {
             return None;
         }
@@ -362,7 +360,7 @@ impl Change {
         })
     }
 
-    fn read_of_snapshot(tag: u8, r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Self> {
+    fn read_of_snapshot(tag: u8, r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
         Some(match tag {
             32 => Self::Position { index: r.number()?, next_session: r.number()? },
             33 => Self::Message(Box::new(StoredMessage::read(r, body)?)),
@@ -404,7 +402,7 @@ impl Attached {
         }
     }
 
-    fn read(r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Self> {
+    fn read(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
         let (key, connect_index, author) = (key(r)?, r.maybe()?, read_author(r)?);
         let flags = r.byte().filter(|flags| *flags < 4)?;
         let expiry_seconds = r.narrow()?;
@@ -422,7 +420,7 @@ impl StoredMessage {
         w.number(self.received.as_nanos());
     }
 
-    fn read(r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Self> {
+    fn read(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
         let (payload, properties) = body?;
         let (index, topic) = (r.number()?, topic(r)?);
         let flags = r.byte().filter(|flags| *flags < 8)?;
@@ -563,7 +561,7 @@ fn write_will(w: &mut Writer<'_>, will: &Will) {
     w.maybe(will.properties.delay_seconds.map(u64::from));
 }
 
-fn read_will(r: &mut Reader<'_>, body: BodyParts<'_>) -> Option<Will> {
+fn read_will(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Will> {
     let (payload, properties) = body?;
     let topic = topic(r)?;
     let flags = r.byte().filter(|flags| *flags < 8)?;

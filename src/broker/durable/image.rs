@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::change::{Attached, Change, CopyOf, Source, StoredMessage};
 use super::recovering::{Recovering, Unassigned};
-use super::replay::Replay;
+use super::replay::{LogBody, Replay};
 use crate::broker::Broker;
 use crate::broker::connection::{Intake, RetainedCursor, Session};
 use crate::mqtt::RetainHandling;
@@ -17,7 +17,7 @@ use crate::routing::{FoundMessage, Message, SessionKey};
 
 impl Replay {
     /// Hands every record of the image to `put`: its head, and payload and properties beside it.
-    pub fn image(&self, put: &mut dyn FnMut(&[u8], Option<(&[u8], &[u8])>)) {
+    pub fn image(&self, put: &mut dyn FnMut(&[u8], LogBody<'_>)) {
         let Some(recovering) = &self.broker.recovering else { return };
         let mut head = Vec::new();
         image(&self.broker, recovering, &mut |change| {

@@ -28,11 +28,12 @@ mod replay;
 pub use change::BadRecord;
 pub(super) use change::{Attached, Change, CopyOf, Source};
 pub(super) use recovering::Recovering;
-pub use replay::{LogRecord, Replay};
+pub use replay::{LogBody, LogRecord, Replay};
 
 use super::Broker;
 use crate::evidence::Body;
-use crate::routing::Delivery;
+use crate::mqtt::{QoS, TopicFilter};
+use crate::routing::{Delivery, SessionKey};
 
 impl Broker {
     /// Records a change of Session State. At replay it is in the log already.
@@ -45,6 +46,16 @@ impl Broker {
             Body { salt, payload, properties }
         });
         self.ledger.note(body, |out| change.encode(out));
+    }
+}
+
+impl Change {
+    /// A message for a Shared Subscription went to nobody: no member may have it.
+    pub(super) fn nobodys(index: u64, group: TopicFilter) -> Self {
+        let (qos, retain, identifiers) = (QoS::AtMostOnce, false, Vec::new());
+        let copy = CopyOf { index, qos, retain, identifiers };
+        // Whoever has it for good and is not lasting: which one does not matter.
+        Self::Queued { key: SessionKey(0), group: Some(group), is_lasting: false, copy }
     }
 }
 

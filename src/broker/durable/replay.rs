@@ -18,6 +18,9 @@ use crate::routing::{Delivery, FoundMessage, Message, SessionKey};
 use crate::session::Outbound;
 use crate::time::{Instant, Now, UnixNanos};
 
+/// What stands beside a record: payload and properties.
+pub type LogBody<'a> = Option<(&'a [u8], &'a [u8])>;
+
 /// One record of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogRecord<'a> {
@@ -28,7 +31,7 @@ pub struct LogRecord<'a> {
     /// The entry or the change of state.
     pub head: &'a [u8],
     /// Payload and properties, unless it has none or they were erased.
-    pub body: Option<(&'a [u8], &'a [u8])>,
+    pub body: LogBody<'a>,
 }
 
 /// A broker that is being made of its log.
@@ -343,13 +346,13 @@ impl Replay {
     fn sent(&mut self, key: SessionKey, packet_id: PacketId, source: Source, copy: CopyOf) {
         let CopyOf { index, qos, retain, identifiers } = copy;
         let message = match source {
-            Source::Routed => self.from_queue(key, index, None).or_else(|| {
+            Source::Routed => self.take_from_queue(key, index, None).or_else(|| {
                 // Past an empty queue: it is full no more.
                 self.broker.sessions.get_mut(&key)?.intake = Intake::Implicit;
                 None
             }),
             Source::Shared(group) => {
-                let queued = self.from_queue(key, index, Some(&group));
+                let queued = self.take_from_queue(key, index, Some(&group));
                 // Or it left the group before this, in the log, and after it, in truth.
                 let left = self.recovering().unassigned.remove(&(index, group));
                 queued.or(left.map(|unassigned| unassigned.message))
@@ -374,7 +377,7 @@ impl Replay {
     }
 
     /// Takes a copy out of a queue, and whatever stands before it: that was left out.
-    fn from_queue(
+    fn take_from_queue(
         &mut self,
         key: SessionKey,
         index: u64,
@@ -426,7 +429,7 @@ impl Replay {
         self.broker.next_session = self.broker.next_session.max(key.0 + 1);
         let CopyOf { index, qos, retain, identifiers } = copy;
         let message = match &group {
-            Some(group) => self.from_group(index, group),
+            Some(group) => self.take_from_group(index, group),
             None => None,
         };
         let message = message.or_else(|| self.recovering().recent.get(&index).cloned());
@@ -457,7 +460,7 @@ impl Replay {
 
     /// Takes a message from whoever has it for a Shared Subscription: nobody yet, or a member that
     /// has left the group after this, in the log, and before it, in truth.
-    fn from_group(&mut self, index: u64, group: &TopicFilter) -> Option<Arc<Message>> {
+    fn take_from_group(&mut self, index: u64, group: &TopicFilter) -> Option<Arc<Message>> {
         let unassigned = self.recovering().unassigned.remove(&(index, group.clone()));
         if let Some(unassigned) = unassigned {
             return Some(unassigned.message);

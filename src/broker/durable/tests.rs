@@ -56,7 +56,7 @@ fn empty(bounds: Bounds) -> Replay {
 }
 
 /// What of a broker must survive, less what only a replay knows.
-fn state(broker: &Broker, settled: bool) -> Vec<String> {
+fn state(broker: &Broker) -> Vec<String> {
     let bounds = Bounds::default();
     let recovering = Recovering::new(base(), bounds, crate::broker::Backlog::default());
     let mut changes = Vec::new();
@@ -65,11 +65,12 @@ fn state(broker: &Broker, settled: bool) -> Vec<String> {
         Change::Position { .. } | Change::LastId { .. } => {}
         change => changes.push(format!("{change:?}")),
     });
-    assert!(settled);
     changes
 }
 
-fn image_bytes(replay: &Replay) -> Vec<(Vec<u8>, Option<(Vec<u8>, Vec<u8>)>)> {
+type Record = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>);
+
+fn image_bytes(replay: &Replay) -> Vec<Record> {
     let mut records = Vec::new();
     replay.image(&mut |head, body| {
         let body = body.map(|(payload, properties)| (payload.to_vec(), properties.to_vec()));
@@ -191,7 +192,7 @@ impl History {
         self.rig.sync();
         let mut replay = empty(bounds);
         apply(&mut replay, &self.rig.log);
-        let (was, is) = (state(&self.rig.broker, true), state(&replay.broker, true));
+        let (was, is) = (state(&self.rig.broker), state(&replay.broker));
         for (was, is) in was.iter().zip(&is) {
             assert_eq!(was, is);
         }
@@ -269,8 +270,41 @@ fn what_goes_into_a_queue_after_it_was_full_survives() {
     rig.sync();
     let mut replay = empty(bounds);
     apply(&mut replay, &rig.log);
-    let (was, is) = (state(&rig.broker, true), state(&replay.broker, true));
+    let (was, is) = (state(&rig.broker), state(&replay.broker));
     assert_eq!(was, is);
     let queued = was.iter().filter(|change| change.starts_with("Queued")).count();
     assert_eq!(queued, 5, "{was:#?}");
+}
+
+/// How fast a replay is: `cargo test --release --lib replay_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "measures")]
+fn replay_speed() {
+    let mut rig = Rig::with(Bounds::default(), generous());
+    rig.restart_at(base());
+    let board = rig.connect("dashboard/x", lasting(V5, "x", 1_000));
+    let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() };
+    rig.subscribe_with(board, "plant/#", options, None);
+    let device = rig.client("device/a", V5);
+    rig.take(board);
+    for number in 0..20_000_u16 {
+        let id = number % 30 + 1;
+        let publish = message("plant/a/sealed/1", "21.5", QoS::AtLeastOnce, id);
+        rig.packet(device, Packet::Publish(Box::new(publish)));
+        if number % 30 == 29 {
+            rig.sync();
+            for packet in rig.take(board) {
+                let Packet::Publish(publish) = packet else { continue };
+                let id = publish.packet_id.unwrap().as_u16();
+                rig.packet(board, Packet::PubAck(ack(id)));
+            }
+        }
+    }
+    rig.sync();
+    let mut replay = empty(Bounds::default());
+    let began = std::time::Instant::now();
+    apply(&mut replay, &rig.log);
+    let (count, took) = (rig.log.len(), began.elapsed());
+    println!("{count} records in {took:?}: {:.0}/s", count as f64 / took.as_secs_f64());
 }

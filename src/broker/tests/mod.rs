@@ -167,10 +167,13 @@ impl Rig {
 
     fn note(&mut self, batch: &Batch) {
         for record in batch.iter() {
-            let entries = self.log.iter().filter(|record| record.kind == RecordKind::Entry);
+            let before = self
+                .log
+                .last()
+                .map_or(0, |last| last.index + u64::from(last.kind == RecordKind::Entry));
             self.log.push(Logged {
                 kind: record.kind,
-                index: entries.count() as u64,
+                index: before,
                 head: record.head.to_vec(),
                 body: record.body.cloned(),
             });

@@ -33,11 +33,21 @@ fn copy(index: u64, identifiers: Vec<u32>) -> CopyOf {
 
 const KEY: SessionKey = SessionKey(300);
 
+fn filter(text: &str) -> TopicFilter {
+    TopicFilter::parse(text).unwrap()
+}
+
 /// The vectors of the format: whoever reads a log can check a reader of their own by them.
 #[test]
 fn vectors() {
-    let filter = |text| TopicFilter::parse(text).unwrap();
-    let packet_id = PacketId::new(0x1234).unwrap();
+    for (change, expected) in vectors_of_sessions().into_iter().chain(vectors_of_copies()) {
+        let expected: String = expected.split_whitespace().collect();
+        assert_eq!(hex(&change), expected, "{change:?}");
+        assert_eq!(round_trip(&change), Ok(change));
+    }
+}
+
+fn vectors_of_sessions() -> Vec<(Change, &'static str)> {
     let subscription = Subscription {
         qos: QoS::AtLeastOnce,
         no_local: true,
@@ -52,7 +62,7 @@ fn vectors() {
         expiry_seconds: 60,
         will: Some(will(Some(0), b"", None)),
     };
-    let vectors = [
+    vec![
         (
             Change::Attached(Box::new(attached)),
             "0101 ac02 00 19 7370696666653a2f2f702f6465766963652f70726573732d37 08 6669656c642d6361 \
@@ -79,6 +89,13 @@ fn vectors() {
             "0104 ac02 0c 2473686172652f672f612f2b 2d 08",
         ),
         (Change::Unsubscribed { key: KEY, filter: filter("#") }, "0105 ac02 01 23"),
+        (Change::Walked { key: KEY, filter: filter("a/#") }, "010d ac02 03 612f23"),
+    ]
+}
+
+fn vectors_of_copies() -> Vec<(Change, &'static str)> {
+    let packet_id = PacketId::new(0x1234).unwrap();
+    vec![
         (
             Change::Sent { key: KEY, packet_id, source: Source::Routed, copy: copy(9, vec![]) },
             "0106 ac02 b424 06 09",
@@ -106,13 +123,7 @@ fn vectors() {
         ),
         (Change::Skipped { key: KEY, index: 128 }, "010b ac02 8001"),
         (Change::Full { key: KEY, index: 128 }, "010c ac02 8001"),
-        (Change::Walked { key: KEY, filter: filter("a/#") }, "010d ac02 03 612f23"),
-    ];
-    for (change, expected) in vectors {
-        let expected: String = expected.split_whitespace().collect();
-        assert_eq!(hex(&change), expected, "{change:?}");
-        assert_eq!(round_trip(&change), Ok(change));
-    }
+    ]
 }
 
 fn round_trip(change: &Change) -> Result<Change, BadRecord> {
@@ -196,8 +207,9 @@ fn any_of_log() -> impl Strategy<Value = Change> {
         (key.clone(), id, source, any_copy()).prop_map(|(key, packet_id, source, copy)| {
             Change::Sent { key, packet_id, source, copy }
         }),
-        (key, prop::option::of(any_filter()), any_copy())
-            .prop_map(|(key, group, copy)| { Change::Queued { key, group, copy } }),
+        (key, prop::option::of(any_filter()), any::<bool>(), any_copy()).prop_map(
+            |(key, group, is_lasting, copy)| Change::Queued { key, group, is_lasting, copy }
+        ),
     ]
 }
 
