@@ -72,6 +72,7 @@ fn settings(seed: u64) -> Settings {
     limits.default.bytes_per_second = 1_000_000_000;
     limits.default.bytes_burst = 1_000_000_000;
     Settings {
+        about: Default::default(),
         node: "plant".into(),
         shard: 0,
         bounds: Bounds { send_window_messages_max: 8, ..Bounds::default() },
