@@ -14,6 +14,7 @@ mod claims;
 mod connect;
 mod connection;
 mod counters;
+mod credential;
 mod deliver;
 mod disconnect;
 mod effect;
@@ -35,7 +36,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram};
-pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
+pub use input::{Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
 pub use settings::{Backlog, Settings};
 
@@ -211,12 +212,9 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
             Packet::PingReq => self.send(id, Packet::PingResp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
+            Packet::Auth(auth) => self.handle_auth(now, id, &auth),
             // The table has turned these away.
-            Packet::Auth(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp => {}
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {}
         }
     }
 
@@ -244,6 +242,7 @@ impl Broker {
             (Effect::Answer { connection, packet, frees_quota }, _) => {
                 self.answer(now, connection, packet, frees_quota);
             }
+            (Effect::Renewed(renewal), _) => self.renewed(now, *renewal),
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }

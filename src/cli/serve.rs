@@ -97,6 +97,7 @@ impl Serving {
                 records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
                 bytes_max: usize_of(config.evidence.backlog_bytes_max),
             },
+            tokens: Arc::new(super::token::keys(config)?),
             policy,
             schemas,
             limits: config.limits.clone(),

@@ -36,10 +36,12 @@ fn the_shipped_file_says_the_defaults() {
     let shipped = Config::parse(SHIPPED, "avow.toml", dir).unwrap();
     let least = Config::parse(LEAST, "avow.toml", dir).unwrap();
     assert_eq!(shipped.bounds, Bounds::default());
-    // `[metrics]` alone has no default: it is on because the file says so.
+    // `[metrics]` and `[[token_key]]` alone have no default: they are there because the file says so.
     assert!(least.metrics.is_none() && shipped.metrics.is_some());
+    assert!(least.tokens.keys.is_empty() && shipped.tokens.keys.len() == 1);
     let plain = |mut config: Config| {
         config.metrics = None;
+        config.tokens.keys.clear();
         format!("{config:#?}")
     };
     assert_eq!(plain(shipped), plain(least));
@@ -238,4 +240,15 @@ fn a_value_that_fails_in_use_is_pointed_at() {
     let line = |setting| config.problem_at(setting, Wrong).iter().next().unwrap().line();
     assert_eq!((line(Setting::Anchors(0)), line(Setting::Anchors(1))), (7, 11));
     assert_eq!(line(Setting::LogKey), 1, "not written: the first byte");
+}
+
+#[test]
+fn every_problem_of_the_tokens_is_reported_at_its_field() {
+    let text = format!(
+        "{LEAST}[token]\nbytes_max = \"1 MiB\"\nleeway = \"5m\"\n[[token_key]]\nkid = \"1\"\n\
+         algorithm = \"HS256\"\npublic_key = \"secret\"\nissuer = \"\"\nnames = \"device\"\n\
+         lifetime_max = \"30d\"\n[[token_key]]\nkid = \"1\"\nissuer = \"a b\"\naudience = \"p\"\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @"");
 }

@@ -12,6 +12,7 @@ use super::rule::{ClientIdPattern, Effect, PayloadRule, Rule, RuleId, V3Refusal}
 use super::trial::{self, Trial};
 use super::who::Who;
 use super::{PATTERNS_PER_RULE_MAX, RULES_MAX};
+use crate::identity::grants::is_grant_name;
 use crate::mqtt::QoS;
 use crate::source::{Fields, Problems};
 
@@ -28,6 +29,7 @@ const RULE_FIELDS: &[&str] = &[
     "id",
     "who",
     "issuer",
+    "role",
     "publish",
     "subscribe",
     "receive",
@@ -116,6 +118,7 @@ fn read_rule(
         effect,
         who: read_who(&fields, problems),
         issuers: read_issuers(&fields, problems),
+        roles: read_roles(&fields, problems),
         publish,
         subscribe,
         receive,
@@ -184,6 +187,23 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
     texts.into_iter().map(|text| Box::from(*text.get_ref())).collect()
 }
 
+/// Roles that a token grants, one of which is needed.
+fn read_roles(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
+    let texts = fields.strings("role", problems);
+    if texts.as_ref().is_some_and(Vec::is_empty) {
+        problems.push(fields.span_of("role").unwrap_or_default(), PolicyProblem::Nobody);
+    }
+    let mut roles = Vec::new();
+    for text in texts.unwrap_or_default() {
+        if is_grant_name(text.get_ref()) {
+            roles.push(Box::from(*text.get_ref()));
+        } else {
+            problems.push(text.span(), PolicyProblem::TokenRole((*text.get_ref()).to_owned()));
+        }
+    }
+    roles
+}
+
 fn read_client_id(fields: &Fields<'_>, problems: &mut Found) -> Option<ClientIdPattern> {
     let text = fields.string("client_id", problems)?;
     let pattern = ClientIdPattern::parse(text.get_ref());
@@ -232,7 +252,7 @@ fn read_pattern(
         problems.push(text.span(), problem);
         return None;
     }
-    if pattern.uses(Variable::ClientId) {
+    if pattern.uses(&Variable::ClientId) {
         // Wrong types are reported where the field itself is read.
         let mut unheard = Found::of("", "");
         let client_id = fields.string("client_id", &mut unheard);

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::socket::Handshaken;
 use super::tls::{HandshakeFailure, TlsFacts};
-use crate::broker::ConnectionFacts;
+use crate::broker::{Certified, ConnectionFacts};
 use crate::identity::{Issuers, identify};
 use crate::time::Now;
 
@@ -47,13 +47,7 @@ pub(super) fn establish(
         .map_err(|refusal| Refused { reason: refusal.name() })?;
     let session = TlsFacts::of(tls).map_err(|_| Refused { reason: "tls.failed" })?;
     let facts = ConnectionFacts {
-        identity: certificate.identity().clone(),
-        x5t: *certificate.x5t(),
-        spki_sha256: *certificate.spki_sha256(),
-        issuer_name: certificate.issuer_name().to_owned(),
-        serial: certificate.serial().to_owned(),
-        not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
+        certificate: Some(Certified::from(&certificate)),
         peer,
         tls_version: match session.version {
             rustls::ProtocolVersion::TLSv1_2 => "1.2",
