@@ -6,13 +6,13 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use rustls::ServerConnection;
 
-use super::socket::Handshaken;
+use super::proxy::ProxyRefusal;
 use super::tls::{HandshakeFailure, TlsFacts};
+use super::upgrade::UpgradeRefusal;
 use crate::broker::{Certified, ConnectionFacts};
-use crate::identity::{Issuers, identify};
+use crate::identity::{CertificateRefusal, Issuers, identify};
 use crate::time::Now;
 
 /// Why a connection got no identity.
@@ -34,20 +34,39 @@ impl Refused {
     }
 }
 
-/// Establishes who is at the other end of `stream`, and takes it out of this thread's reactor.
+impl From<ProxyRefusal> for Refused {
+    fn from(refusal: ProxyRefusal) -> Self {
+        Self { reason: refusal.name() }
+    }
+}
+
+impl From<UpgradeRefusal> for Refused {
+    fn from(refusal: UpgradeRefusal) -> Self {
+        Self { reason: refusal.name() }
+    }
+}
+
+/// Establishes who is at the other end of `tls`, whose address is `peer`, and what the log will say
+/// of it. Without a certificate nobody is anybody yet: whether that may be is for the caller to say,
+/// and then a token in CONNECT must name it.
 pub(super) fn establish(
-    stream: TlsStream<TcpStream>,
+    tls: &ServerConnection,
     peer: SocketAddr,
     issuers: &Issuers,
     now: Now,
-) -> Result<(ConnectionFacts, Handshaken), Refused> {
-    let (_, tls) = stream.get_ref();
+) -> Result<ConnectionFacts, Refused> {
     let certificates = tls.peer_certificates().unwrap_or_default();
-    let certificate = identify(certificates, issuers, now.unix)
-        .map_err(|refusal| Refused { reason: refusal.name() })?;
+    let certificate = match certificates {
+        [] => None,
+        _ => {
+            let facts = identify(certificates, issuers, now.unix)
+                .map_err(|refusal| Refused { reason: refusal.name() })?;
+            Some(Certified::from(&facts))
+        }
+    };
     let session = TlsFacts::of(tls).map_err(|_| Refused { reason: "tls.failed" })?;
-    let facts = ConnectionFacts {
-        certificate: Some(Certified::from(&certificate)),
+    Ok(ConnectionFacts {
+        certificate,
         peer,
         tls_version: match session.version {
             rustls::ProtocolVersion::TLSv1_2 => "1.2",
@@ -55,7 +74,13 @@ pub(super) fn establish(
         },
         tls_suite: session.suite.as_str().unwrap_or("unknown").to_owned(),
         exporter_sha256: session.exporter_hash,
-    };
-    let handshaken = Handshaken::detach(stream).map_err(|_| Refused::FAILED)?;
-    Ok((facts, handshaken))
+    })
+}
+
+/// The facts of a peer on a listener where nothing but a certificate names it.
+pub(super) fn certified(facts: ConnectionFacts) -> Result<ConnectionFacts, Refused> {
+    match facts.certificate {
+        Some(_) => Ok(facts),
+        None => Err(Refused { reason: CertificateRefusal::NoCertificate.name() }),
+    }
 }

@@ -13,3 +13,5 @@ mod codec_vectors;
 mod packets;
 mod rumqttd_differential;
 mod rumqttd_meaning;
+mod statements;
+mod wire;
