@@ -296,6 +296,7 @@ subscribe = ["plant/wall/#"]
         avow --dir '/srv/my plant' policy explain press-7 publish 'plant' --retain --clear --with what-if.toml
         avow --dir '/srv/my plant' policy explain wall receive 'plant/x' --role dashboard
         avow --dir '/srv/my plant' audit query --who dashboard/wall --topic 'plant/wall/x'
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant/wall' --role dashboard --token-role viewer --var 'hall=3'
         "#);
     }
 

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_does_not_fit_is_reported_at_its_line() {
+    fn c15_a_key_that_does_not_fit_is_reported_at_its_line() {
         let (_scratch, dir) = new_broker();
         let path = dir.join("avow.toml");
         let text = std::fs::read_to_string(&path).unwrap();

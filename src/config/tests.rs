@@ -260,7 +260,28 @@ fn every_problem_of_the_tokens_is_reported_at_its_field() {
          lifetime_max = \"30d\"\n[[token_key]]\nkid = \"1\"\nissuer = \"a b\"\naudience = \"p\"\n"
     );
     let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
-    insta::assert_snapshot!(errors.plain(), @"");
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:10:13: `bytes_max` is 1 MiB, outside 256 B to 16 KiB
+        help: choose a value from 256 B to 16 KiB; nothing here is unlimited
+    avow.toml:11:10: `leeway` is 5m, outside 0s to 1m
+        help: choose a value from 0s to 1m; nothing here is unlimited
+    avow.toml:12:1: [[token_key]] has no `audience`
+        help: add `audience = …`
+    avow.toml:14:13: `algorithm` cannot be `HS256`
+        help: choose one of `ES256`, `ES384`, `EdDSA`, `RS256`, `PS256`
+    avow.toml:15:14: `public_key` names no place: secrets stand outside this file
+        help: write "file:PATH" (relative to this file) or "env:NAME", and put the secret there
+    avow.toml:16:10: `` is not 1 to 128 printable characters
+        help: write `issuer = "plant-1"`
+    avow.toml:17:9: `names` cannot be `device`
+        help: choose one of `dashboard`, `operator`
+    avow.toml:18:16: `lifetime_max` is 30days, outside 10s to 1day
+        help: choose a value from 10s to 1day; nothing here is unlimited
+    avow.toml:20:7: another [[token_key]] has the kid `1`
+        help: a token says by `kid` which key signed it: give each key its own
+    avow.toml:21:10: `a b` is not 1 to 128 printable characters
+        help: write `issuer = "plant-1"`
+    "#);
 }
 
 #[test]

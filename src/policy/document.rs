@@ -189,9 +189,11 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
 
 /// Roles that a token grants, one of which is needed.
 fn read_roles(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
+    let before = problems.count();
     let texts = fields.strings("role", problems);
-    if texts.as_ref().is_some_and(Vec::is_empty) {
-        problems.push(fields.span_of("role").unwrap_or_default(), PolicyProblem::Nobody);
+    // An empty list would read as "none" and act as "any".
+    if texts.as_ref().is_some_and(Vec::is_empty) && problems.count() == before {
+        problems.push(fields.span_of("role").unwrap_or_default(), PolicyProblem::NoTokenRole);
     }
     let mut roles = Vec::new();
     for text in texts.unwrap_or_default() {

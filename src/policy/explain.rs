@@ -311,10 +311,7 @@ fn stranger(rule: &Rule, query: &Query<'_>, subject: &Subject<'_>) -> Option<Str
         return Some(format!("it speaks of issuer {}", rule.issuers.join(", ")));
     }
     if !rule.takes_roles_of(query.grants) {
-        return Some(format!(
-            "it speaks of whoever's token has the role {}",
-            rule.roles.join(" or ")
-        ));
+        return Some(format!("it speaks of tokens with the role {}", rule.roles.join(" or ")));
     }
     let pattern = rule.client_id.as_ref().filter(|_| !rule.takes_client_id(subject))?;
     Some(format!("it speaks of client ids `{}`", pattern.as_str()))

@@ -53,6 +53,10 @@ pub enum PolicyProblem {
     #[error("the rule speaks of nobody")]
     #[diagnostic(help("name at least one role: who = [\"device\"]"))]
     Nobody,
+    /// A list of roles of tokens without any.
+    #[error("`role` is empty: no token has it")]
+    #[diagnostic(help("name a role, role = [\"viewer\"], or take the field out"))]
+    NoTokenRole,
     /// A role of tokens in another form.
     #[error("`{0}` cannot be a role of a token")]
     #[diagnostic(help(

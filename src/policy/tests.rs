@@ -525,7 +525,15 @@ fn a_role_that_is_missing_is_explained() {
         retain: false,
         clear: false,
     });
-    insta::assert_snapshot!(explained, @"");
+    insta::assert_snapshot!(explained, @r#"
+    deny: spiffe://plant.example/dashboard/wall subscribe 'hall/3/#'
+      as client id 'wall'
+      no rule permits it
+      closest: `viewers` (policy.toml:4): it speaks of tokens with the role viewer or planner
+      considered:
+        - `viewers` (policy.toml:4): it speaks of tokens with the role viewer or planner
+      next: avow policy explain wall subscribe 'hall/3/#' --role dashboard --token-role guest --var 'hall=3' --with changed-policy.toml
+    "#);
 }
 
 #[test]
@@ -553,5 +561,18 @@ vars = { plant = 3 }
 subscribe = "a"
 expect = "deny"
 "##;
-    insta::assert_snapshot!(wrong(text), @"");
+    insta::assert_snapshot!(wrong(text), @r#"
+    policy.toml:5:8: `role` must be a list of strings, this is string
+        help: write `role = ["…"]`
+    policy.toml:6:14: `${claim.Plant}` is not a variable
+        help: the variables are ${device} (the identity's name), ${issuer}, ${client_id} and ${claim.NAME} (a topic variable of the token; NAME of a-z 0-9 - _)
+    policy.toml:10:9: `Viewer` cannot be a role of a token
+        help: a role has 1 to 32 characters of a-z, 0-9, '-', '_'; whether somebody is a device, a dashboard or an operator is for `who` to say
+    policy.toml:15:8: `role` is empty: no token has it
+        help: name a role, role = ["viewer"], or take the field out
+    policy.toml:19:8: no token grants this: roles: at most 16, each 1 to 32 of a-z 0-9 - _
+        help: write role = ["viewer"] and vars = { plant = "3" }
+    policy.toml:20:18: `vars` must be a table of strings, this is integer
+        help: write `vars = { plant = "3" }`
+    "#);
 }
