@@ -125,7 +125,7 @@ fn a_token_in_the_password_field_serves_3_1_1_and_bad_ones_are_refused() {
     let (plant, port) = plant(ORIGIN);
     let device = plant.device("press-7");
     let mut broker = plant.serve();
-    let mut answered = |bytes: &[u8]| {
+    let answered = |bytes: &[u8]| {
         let mut socket = Socket::upgraded_as(port, &device, None);
         send(&mut socket, bytes);
         next(&mut socket)

@@ -32,7 +32,7 @@ pub(crate) fn plant(origin: &str, more: &str) -> (Plant, u16) {
 /// Takes the key of tokens out of the configuration.
 fn without_tokens(plant: &Plant) {
     plant.edit("avow.toml", |text| {
-        let (before, rest) = text.split_once("[[token_key]]").unwrap();
+        let (before, rest) = text.split_once("\n[[token_key]]\n").unwrap();
         let (_, after) = rest.split_once("\n[files]").unwrap();
         format!("{before}\n[files]{after}")
     });

@@ -11,7 +11,7 @@ use avow::broker::{Backlog, Broker, Settings};
 use avow::evidence::LogKey;
 use avow::identity::authority::{Authority, Credential, create_root};
 use avow::identity::profile::Profiles;
-use avow::identity::{Issuer, Issuers, Role};
+use avow::identity::{Issuer, Issuers, Role, TokenKeys};
 use avow::limits::{AddressLimiter, LimitsConfig};
 use avow::policy::Policy;
 use avow::schema::Schemas;
@@ -161,6 +161,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig) -> avow::server::MakeBroker
         node: "wire".into(),
         shard: 0,
         bounds,
+        tokens: Arc::new(TokenKeys::none()),
         backlog: Backlog::default(),
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1\n", read).unwrap()),
