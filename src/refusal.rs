@@ -4,6 +4,10 @@
 //! peer does wrong on the wire is a [`crate::mqtt::Violation`], what goes wrong in the broker is a
 //! Fault.
 
+mod token;
+
+pub use token::{Claim, TokenRefusal};
+
 use crate::mqtt::ReasonCode;
 
 /// Why a request was refused. A closed list: entries, metrics and Reason Strings use its names.
@@ -65,6 +69,8 @@ pub enum Refusal {
     RetainedFull,
     /// The Authentication Method is not supported.
     AuthenticationMethod,
+    /// The token is no credential.
+    Token(TokenRefusal),
     /// The Maximum Packet Size of the client is smaller than the CONNACK that would accept it.
     PacketSizeTooSmall,
 }
@@ -102,6 +108,7 @@ impl Refusal {
             Self::SchemaMismatch => ("schema.mismatch", R::ImplementationSpecificError),
             Self::RetainedFull => ("retained.full", R::QuotaExceeded),
             Self::AuthenticationMethod => ("auth.method", R::BadAuthenticationMethod),
+            Self::Token(token) => (token.name(), R::NotAuthorized),
             Self::PacketSizeTooSmall => ("session.packet_bytes", R::PacketTooLarge),
         }
     }
@@ -131,6 +138,13 @@ pub struct Refused {
 
 /// Longest [`Refused::detail`], in bytes.
 pub const DETAIL_BYTES_MAX: usize = 256;
+
+impl From<TokenRefusal> for Refused {
+    fn from(token: TokenRefusal) -> Self {
+        let detail = token.claim().map(|claim| claim.as_str().into());
+        Self { refusal: Refusal::Token(token), by: None, detail }
+    }
+}
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore as _;
 
+use super::Broker;
 use super::connection::Connection;
+use super::credential::{Credential, certificate_fields, token_fields};
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
 use super::output::EventKind;
 use super::record::{beginning, refusal_fields};
-use super::{Broker, timeout};
 use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
@@ -31,23 +32,28 @@ impl Broker {
         connect_deadline: Instant,
     ) {
         self.timers.set(connect_deadline, Timer::ConnectDeadline(id));
-        self.timers
-            .set(timeout::certificate_check(now, facts.not_after), Timer::CertificateEnd(id));
         self.connections.insert(id, Connection::new(facts, now.instant));
+        self.watch_credential(now, id);
         if self.stopping {
             self.close_unnamed(id);
         }
     }
 
-    /// Decides a CONNECT: client id rule, policy for the Will, limits.
-    pub(super) fn handle_connect(&mut self, now: Now, id: ConnectionId, connect: Box<Connect>) {
+    /// Decides a CONNECT: identity, client id rule, policy for the Will, limits.
+    pub(super) fn handle_connect(&mut self, now: Now, id: ConnectionId, mut connect: Box<Connect>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.phase = Phase::Connecting;
         connection.version = Some(connect.version);
         connection.wants_reasons = connect.properties.request_problem_information.unwrap_or(true);
         connection.packet_bytes_max =
             connect.properties.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
-        let identity = connection.facts.identity.clone();
+        if let Err(refused) = self.name_connection(now, id, &mut connect) {
+            return self.refuse_nameless(now, id, &connect, &refused);
+        }
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(identity) = connection.identity.clone() else { return };
+        let grants = connection.credential.as_ref().and_then(Credential::grants);
+        let certified = connection.facts.certificate.is_some();
         let assigned = connect.client_id.as_str().is_empty();
         let client_id = match assigned {
             // Begins with the identity's name, as the shipped client id rule wants it.
@@ -55,8 +61,13 @@ impl Broker {
             true => ClientId::new(&format!("{}-{:016x}", identity.name(), self.random.next_u64())),
             false => connect.client_id.clone(),
         };
-        let author = Author::new(identity, client_id, connect.version);
+        let author = Author::new(identity, client_id, connect.version).with_grants(grants);
         let granted = self.grant(&connect);
+        if certified && connect.properties.authentication_method.is_some() {
+            // [MQTT-4.12.0-1]: beside a certificate no other credential counts.
+            let refused = Refusal::AuthenticationMethod.into();
+            return self.refuse_connect(now, id, &author, &connect, &refused);
+        }
         if let Err(refused) = self.check_connect(&author, &connect, &granted) {
             return self.refuse_connect(now, id, &author, &connect, &refused);
         }
@@ -109,11 +120,7 @@ impl Broker {
         if breaks_version || client_id.len() > usize::from(bounds.client_id_bytes_max) {
             return Err(Refusal::ClientIdInvalid.into());
         }
-        self.settings.policy.may_use_client_id(author.identity(), author.client_id())?;
-        if connect.properties.authentication_method.is_some() {
-            // [MQTT-4.12.0-1]: certificates are the only credential of this listener.
-            return Err(Refusal::AuthenticationMethod.into());
-        }
+        self.settings.policy.may_use_client_id(author)?;
         if connect.properties.user_properties.len() > bounds.user_properties_max as usize {
             return Err(Refusal::UserPropertyCount.into());
         }
@@ -165,17 +172,20 @@ impl Broker {
         granted: &Granted,
         decision: &str,
     ) -> u64 {
-        let Some(facts) = self.connections.get(&id).map(|known| Arc::clone(&known.facts)) else {
-            return 0;
-        };
+        let Some((facts, credential)) = self.evidence_of(id) else { return 0 };
         self.record(now, EntryType::Connect, decision, |entry| {
-            let entry = connect_fields(entry, author, &facts)
+            let entry = connect_fields(entry, author, &facts, credential.as_ref())
                 .decision(Decision::Allow)
                 .flag("clean", connect.clean_start)
                 .number("keepalive", granted.keep_alive_seconds.into())
                 .number("expiry", granted.session_expiry_seconds.into());
             Self::will_fields(entry, connect.will.as_ref())
         })
+    }
+
+    fn evidence_of(&self, id: ConnectionId) -> Option<(Arc<ConnectionFacts>, Option<Credential>)> {
+        let known = self.connections.get(&id)?;
+        Some((Arc::clone(&known.facts), known.credential.clone()))
     }
 
     fn refuse_connect(
@@ -188,12 +198,11 @@ impl Broker {
     ) {
         self.counters.connects_refused += 1;
         self.counters.refuse(refused.refusal);
-        let Some(facts) = self.connections.get(&id).map(|known| Arc::clone(&known.facts)) else {
-            return;
-        };
+        let Some((facts, credential)) = self.evidence_of(id) else { return };
         let decision = self.decide();
         self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-            let entry = refusal_fields(connect_fields(entry, author, &facts), refused);
+            let entry = connect_fields(entry, author, &facts, credential.as_ref());
+            let entry = refusal_fields(entry, refused);
             Self::will_fields(entry, connect.will.as_ref())
         });
         self.tell(EventKind::ConnectRefused, &decision, id, None, Some(refused));
@@ -244,6 +253,8 @@ impl Broker {
             assigned_client_identifier: assigned.then(|| author.client_id().as_str().to_owned()),
             topic_alias_maximum: Some(bounds.topic_alias_maximum),
             server_keep_alive_seconds: granted.server_keep_alive,
+            // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+            authentication_method: connect.properties.authentication_method.clone(),
             ..Default::default()
         };
         ConnAck { session_present, reason, properties }
@@ -255,23 +266,24 @@ fn connect_fields<'a>(
     entry: EntryWriter<'a>,
     author: &Author,
     facts: &ConnectionFacts,
+    credential: Option<&Credential>,
 ) -> EntryWriter<'a> {
-    entry
-        .who(&facts.identity)
-        .text("uri", facts.identity.uri())
-        .text("trust", facts.identity.issuer())
+    let identity = author.identity();
+    let entry = entry
+        .who(identity)
+        .text("uri", identity.uri())
+        .text("trust", identity.issuer())
         .text("client", beginning(author.client_id().as_str()))
         .plain("proto", author.version().as_str())
         .text("peer", &facts.peer.to_string())
         .plain("tls", facts.tls_version)
         .text("suite", &facts.tls_suite)
-        .hash("exporter", &facts.exporter_sha256)
-        .hash("x5t", &facts.x5t)
-        .hash("spki", &facts.spki_sha256)
-        .text("issuer", &facts.issuer_name)
-        .text("serial", &facts.serial)
-        .number("from", facts.not_before.as_seconds())
-        .number("to", facts.not_after.as_seconds())
+        .hash("exporter", &facts.exporter_sha256);
+    match (&facts.certificate, credential) {
+        (Some(certified), _) => certificate_fields(entry, certified),
+        (None, Some(Credential::Token { facts, .. })) => token_fields(entry, facts),
+        (None, Some(Credential::Certificate) | None) => entry,
+    }
 }
 
 /// How long a session outlives its connection.

@@ -3,16 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::credential::Credential;
 use super::input::{ConnectionFacts, ConnectionId};
+use crate::identity::Identity;
 use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
 use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// One Network Connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) facts: Arc<ConnectionFacts>,
+    /// Who it is: from the handshake on, or from CONNECT on if a token says so.
+    pub(super) identity: Option<Identity>,
+    /// What says so.
+    pub(super) credential: Option<Credential>,
     pub(super) phase: Phase,
     pub(super) version: Option<ProtocolVersion>,
     /// Set from CONNACK on.
@@ -49,7 +55,10 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(facts: Arc<ConnectionFacts>, now: Instant) -> Self {
+        let identity = facts.certificate.as_ref().map(|certified| certified.identity.clone());
         Self {
+            credential: identity.is_some().then_some(Credential::Certificate),
+            identity,
             facts,
             phase: Phase::AwaitingConnect,
             version: None,
@@ -70,6 +79,20 @@ impl Connection {
             entries: 0,
             begun: false,
             final_expiry_seconds: None,
+        }
+    }
+
+    /// A credential has come that names it.
+    pub(super) fn name(&mut self, identity: Identity, credential: Credential) {
+        self.identity = Some(identity);
+        self.credential = Some(credential);
+    }
+
+    /// When its credential ends, if it has one.
+    pub(super) fn credential_end(&self) -> Option<UnixNanos> {
+        match self.credential.as_ref()? {
+            Credential::Certificate => Some(self.facts.certificate.as_ref()?.not_after),
+            Credential::Token { facts, .. } => Some(facts.expires()),
         }
     }
 

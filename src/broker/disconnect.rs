@@ -1,8 +1,6 @@
 //! How connections and sessions end (sections 3.14 and 4.13).
 
 use super::Broker;
-use std::sync::Arc;
-
 use super::effect::Effect;
 use super::input::{CloseCause, ConnectionId};
 use super::output::EventKind;
@@ -33,6 +31,10 @@ pub(super) enum Ending {
     TakenOver,
     /// The certificate came to its end.
     CertificateEnd,
+    /// The token came to its end.
+    TokenEnd,
+    /// The token that should renew it was refused.
+    TokenRefused,
     /// A limit says so.
     RateTooHigh,
     /// A 3.x client was refused a publish, and its rule says to close.
@@ -60,6 +62,9 @@ impl Ending {
             Self::TakenOver => ("taken_over", Some(R::SessionTakenOver), true),
             // A right that has ended publishes nothing more: its Will is judged, not dropped here.
             Self::CertificateEnd => ("certificate.expired", Some(R::NotAuthorized), true),
+            Self::TokenEnd => ("token.expired", Some(R::NotAuthorized), true),
+            // [MQTT-4.12.1-2]
+            Self::TokenRefused => ("token.refused", Some(R::NotAuthorized), true),
             Self::RateTooHigh => ("limit.rate", Some(R::MessageRateTooHigh), true),
             Self::PublishRefused => ("publish.refused", Some(R::NotAuthorized), true),
             Self::ConnectTimeout => ("connect.timeout", None, false),
@@ -107,7 +112,7 @@ impl Broker {
         for timer in [
             Timer::ConnectDeadline(id),
             Timer::KeepAlive(id),
-            Timer::CertificateEnd(id),
+            Timer::CredentialEnd(id),
             Timer::Unpause(id),
         ] {
             self.timers.clear(timer);
@@ -130,16 +135,19 @@ impl Broker {
         let decision = self.decide();
         self.tell(EventKind::Violated, &decision, id, None, None);
         let Some(connection) = self.connections.get(&id) else { return };
-        let facts = Arc::clone(&connection.facts);
+        let (peer, identity) = (connection.facts.peer.ip(), connection.identity.clone());
         if connection.author.is_some() {
             let ending = Ending::Violation(violation.reason);
             return self.end_with(now, id, ending, &decision, Some(violation));
         }
         self.counters.connects_refused += 1;
-        let peer = facts.peer.ip();
         if self.is_first_refusal(now, RefusalKey::Address(peer, "mqtt.violation")) {
             self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-                let entry = entry.who(&facts.identity).text("peer", &peer.to_string());
+                let entry = match &identity {
+                    Some(identity) => entry.who(identity),
+                    None => entry,
+                };
+                let entry = entry.text("peer", &peer.to_string());
                 violation_fields(entry.decision(Decision::Deny), violation)
             });
         }

@@ -1,5 +1,6 @@
 //! What a peer or the rest of the broker may see only once its reason is on disk.
 
+use super::credential::Renewal;
 use super::input::ConnectionId;
 use crate::mqtt::{
     Connect, EncodedPublish, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will,
@@ -14,6 +15,8 @@ use crate::time::Instant;
 pub(super) enum Effect {
     /// A CONNECT was accepted: make or resume the session, then CONNACK.
     Connected(Box<AcceptedConnect>),
+    /// A token was accepted in place of an older one.
+    Renewed(Box<Renewal>),
     /// Send a packet.
     Answer {
         connection: ConnectionId,

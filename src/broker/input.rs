@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::evidence::Synced;
-use crate::identity::Identity;
+use crate::identity::{CertificateFacts, Identity};
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
 use crate::time::{Instant, UnixNanos};
 
@@ -15,7 +15,23 @@ pub struct ConnectionId(pub u64);
 /// What the shell knows of a Network Connection once its handshake is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFacts {
-    /// Who the certificate says it is.
+    /// What its certificate says. Absent where the listener lets a client come without one: then a
+    /// token in CONNECT must name it.
+    pub certificate: Option<Certified>,
+    /// Address of the peer.
+    pub peer: SocketAddr,
+    /// `1.2` or `1.3`.
+    pub tls_version: &'static str,
+    /// Name of the cipher suite.
+    pub tls_suite: String,
+    /// SHA-256 of exported keying material: names this very TLS session.
+    pub exporter_sha256: [u8; 32],
+}
+
+/// What a verified client certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Who it is.
     pub identity: Identity,
     /// SHA-256 of the DER of the end entity certificate.
     pub x5t: [u8; 32],
@@ -29,20 +45,33 @@ pub struct ConnectionFacts {
     pub not_before: UnixNanos,
     /// End of its validity: the session ends then.
     pub not_after: UnixNanos,
-    /// Address of the peer.
-    pub peer: SocketAddr,
-    /// `1.2` or `1.3`.
-    pub tls_version: &'static str,
-    /// Name of the cipher suite.
-    pub tls_suite: String,
-    /// SHA-256 of exported keying material: names this very TLS session.
-    pub exporter_sha256: [u8; 32],
+}
+
+impl From<&CertificateFacts> for Certified {
+    fn from(facts: &CertificateFacts) -> Self {
+        Self {
+            identity: facts.identity().clone(),
+            x5t: *facts.x5t(),
+            spki_sha256: *facts.spki_sha256(),
+            issuer_name: facts.issuer_name().to_owned(),
+            serial: facts.serial().to_owned(),
+            not_before: facts.not_before(),
+            not_after: facts.not_after(),
+        }
+    }
+}
+
+impl ConnectionFacts {
+    /// Who the handshake says it is.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.certificate.as_ref().map(|certified| &certified.identity)
+    }
 }
 
 /// One event. The shell hands them over in the order they happened.
 #[derive(Debug)]
 pub enum Input {
-    /// When a handshake is done and identity is established. The CONNECT packet must follow
+    /// When a handshake is done, and whoever has a certificate has an identity. The CONNECT packet must follow
     /// before `connect_deadline`.
     Opened {
         /// The connection.

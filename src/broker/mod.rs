@@ -15,6 +15,7 @@ mod claims;
 mod connect;
 mod connection;
 mod counters;
+mod credential;
 mod deliver;
 mod detach;
 mod disconnect;
@@ -42,7 +43,7 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
 pub use durable::{BadRecord, LogBody, LogRecord, Replay};
-pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
+pub use input::{Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
 pub use settings::{About, Backlog, Settings};
 
@@ -244,12 +245,9 @@ impl Broker {
             // [MQTT-3.12.4-1]
             Packet::PingReq => self.send(id, Packet::PingResp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
+            Packet::Auth(auth) => self.handle_auth(now, id, &auth),
             // The table has turned these away.
-            Packet::Auth(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp => {}
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {}
         }
     }
 
@@ -278,6 +276,7 @@ impl Broker {
             (Effect::Answer { connection, packet, frees_quota }, _) => {
                 self.answer(now, connection, packet, frees_quota);
             }
+            (Effect::Renewed(renewal), _) => self.renewed(now, *renewal),
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }
@@ -310,6 +309,7 @@ impl Broker {
             Effect::Stopped => self.outputs.push_back(Output::Stopped),
             Effect::Connected(_)
             | Effect::Publish(_)
+            | Effect::Renewed(_)
             | Effect::Administered { .. }
             | Effect::Answer { .. }
             | Effect::Close(_)

@@ -97,6 +97,10 @@ pub enum EventKind {
     HandshakeRefused,
     /// A session lost its connection.
     Disconnected,
+    /// A session was renewed by a new token.
+    Reauthenticated,
+    /// The token that should renew a session was refused.
+    ReauthRefused,
     /// A subscription was refused.
     SubscribeRefused,
     /// A publish was refused.

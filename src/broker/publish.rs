@@ -158,7 +158,7 @@ impl Broker {
     ) {
         self.counters.publishes_duplicate += 1;
         // Beyond its limits an identity's resends are counted, not listed.
-        let identity = self.connections.get(&id).map(|known| known.facts.identity.clone());
+        let identity = self.connections.get(&id).and_then(|known| known.identity.clone());
         let listed = match (&charge, identity) {
             (Charge::Beyond { refused, .. }, Some(identity)) => {
                 self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal))

@@ -84,7 +84,9 @@ impl Broker {
         self.ledger.record(body, |out| {
             let mut entry = EntryWriter::begin(out, kind, now.unix, node, decision);
             if let Some(connection) = connection {
-                entry = entry.who(&connection.facts.identity);
+                if let Some(identity) = &connection.identity {
+                    entry = entry.who(identity);
+                }
                 entry = number(connection, entry);
             }
             write(entry).finish();
@@ -245,7 +247,7 @@ impl Broker {
         self.outputs.push_back(Output::Event(Event {
             kind,
             decision: decision.to_owned(),
-            identity: connection.map(|known| known.facts.identity.clone()),
+            identity: connection.and_then(|known| known.identity.clone()),
             client_id: connection
                 .and_then(|known| known.author.as_ref())
                 .map(|author| author.client_id().as_str().to_owned()),

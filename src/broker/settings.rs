@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::identity::TokenKeys;
 use crate::limits::LimitsConfig;
 use crate::policy::Policy;
 use crate::schema::Schemas;
@@ -18,6 +19,8 @@ pub struct Settings {
     pub bounds: Bounds,
     /// What may wait for the disk before sockets are no longer read.
     pub backlog: Backlog,
+    /// The keys whose tokens name those who come without a certificate.
+    pub tokens: Arc<TokenKeys>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// The schemas in force.

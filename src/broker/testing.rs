@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Backlog, Settings};
+use crate::identity::TokenKeys;
 use crate::limits::LimitsConfig;
 use crate::policy::Policy;
 use crate::schema::Schemas;
@@ -70,6 +71,7 @@ pub(crate) fn settings() -> Settings {
         node: "plant".into(),
         shard: 0,
         bounds: Bounds::default(),
+        tokens: Arc::new(TokenKeys::none()),
         backlog: Backlog::default(),
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", REGISTRY, read).unwrap()),

@@ -15,17 +15,17 @@ use crate::time::{Instant, Now, UnixNanos};
 pub(super) const RETAINED_WALK: Duration = Duration::from_secs(60);
 /// The timer of it.
 pub(super) const RETAINED: Timer<ConnectionId, SessionKey> = Timer::RetainedExpiry;
-/// The wall clock can step, so the end of a certificate is looked at anew at least this often.
-const CERTIFICATE_CHECK_MAX: Duration = Duration::from_secs(60);
+/// The wall clock can step, so the end of a credential is looked at anew at least this often.
+const CREDENTIAL_CHECK_MAX: Duration = Duration::from_secs(60);
 
 /// How long a client may be silent. [MQTT-3.1.2-22]
 pub(super) fn silence_max(keep_alive_seconds: u32) -> Duration {
     Duration::from_millis(u64::from(keep_alive_seconds) * 1_500)
 }
 
-/// When a certificate that ends at `not_after` must be looked at.
-pub(super) fn certificate_check(now: Now, not_after: UnixNanos) -> Instant {
-    now.instant.after(not_after.since(now.unix).min(CERTIFICATE_CHECK_MAX))
+/// When a credential that ends at `end` must be looked at.
+pub(super) fn credential_check(now: Now, end: UnixNanos) -> Instant {
+    now.instant.after(end.since(now.unix).min(CREDENTIAL_CHECK_MAX))
 }
 
 impl Broker {
@@ -51,7 +51,7 @@ impl Broker {
                 }
             }
             Timer::KeepAlive(id) => self.check_keep_alive(now, id),
-            Timer::CertificateEnd(id) => self.check_certificate(now, id),
+            Timer::CredentialEnd(id) => self.check_credential(now, id),
             Timer::Unpause(id) => {
                 let known = self.connections.get(&id);
                 if known.is_some_and(|known| known.phase == Phase::Connected && !known.held_back) {
@@ -99,16 +99,6 @@ impl Broker {
             self.end(now, id, Ending::KeepAlive);
         } else {
             self.timers.set(due, Timer::KeepAlive(id));
-        }
-    }
-
-    fn check_certificate(&mut self, now: Now, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let not_after = connection.facts.not_after;
-        if not_after <= now.unix {
-            self.end(now, id, Ending::CertificateEnd);
-        } else {
-            self.timers.set(certificate_check(now, not_after), Timer::CertificateEnd(id));
         }
     }
 }

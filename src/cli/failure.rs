@@ -13,9 +13,12 @@ use crate::cli::setting::SettingError;
 use crate::config::LoadError;
 use crate::evidence::checkpoint::KeyError;
 use crate::identity::authority::AuthorityFault;
+use crate::identity::grants::GrantsError;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
+use crate::identity::token::TokenKeyFault;
 use crate::identity::{IssuerFault, NameError};
 use crate::policy::PolicyError;
+use crate::refusal::TokenRefusal;
 use crate::schema::SchemaError;
 use crate::server::admin::{ClientError, LockError};
 use crate::storage::index::IndexFault;
@@ -153,6 +156,32 @@ pub enum CliFailure {
         /// The ids that there are.
         known: Vec<String>,
     },
+    /// Roles or variables that no token can grant.
+    #[error(transparent)]
+    Grants(#[from] GrantsError),
+    /// A variable that would never stand in a topic.
+    #[error("the value of `{0}` is empty, or has `+`, `#` or `/` in it")]
+    #[diagnostic(help("such a value never stands in a topic: give one level of it"))]
+    TokenVariable(String),
+    /// No key of tokens to sign with.
+    #[error("{}", no_token_key(_0.as_deref()))]
+    #[diagnostic(help(
+        "write a [[token_key]] with `signing_key = \"file:…\"` into avow.toml; where others make \
+         the tokens, they sign there"
+    ))]
+    NoTokenKey(Option<String>),
+    /// A token that this broker would refuse.
+    #[error("this broker would refuse the token: {0}")]
+    #[diagnostic(help(
+        "its [[token_key]] in avow.toml says which names and lifetimes it may give"
+    ))]
+    Token(#[from] TokenRefusal),
+    /// The keys of tokens.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyFault),
+    /// Standard input.
+    #[error("cannot read standard input: {0}")]
+    Stdin(std::io::Error),
     /// A point in time that cannot be read.
     #[error("`{0}` is not a time")]
     #[diagnostic(help("write 2026-11-22T10:00:00Z, or 10m, 2h, 7d for that long ago"))]
@@ -161,6 +190,13 @@ pub enum CliFailure {
     #[error("`{0}` is not an address and a port")]
     #[diagnostic(help("write 127.0.0.1:8883, 0.0.0.0:8883 or [::]:8883"))]
     Address(String),
+}
+
+fn no_token_key(kid: Option<&str>) -> String {
+    match kid {
+        Some(kid) => format!("there is no [[token_key]] `{kid}` with a signing_key"),
+        None => "there is no [[token_key]] with a signing_key".to_owned(),
+    }
 }
 
 fn lock_help(fault: &LockError) -> &'static str {
@@ -206,6 +242,12 @@ impl CliFailure {
             | Self::Authority(_)
             | Self::Profile(_)
             | Self::Days(_)
+            | Self::Grants(_)
+            | Self::TokenVariable(_)
+            | Self::NoTokenKey(_)
+            | Self::Token(_)
+            | Self::TokenKey(_)
+            | Self::Stdin(_)
             | Self::Name(_)
             | Self::Key(_)
             | Self::VerifierKey { .. }

@@ -86,6 +86,7 @@ fn next_steps(dir: &Path) -> String {
          send something   avow pub --connect {device}/connect.json -q 1 -t plant/{DEVICE}/sealed/hello \
          -m hello\n\
          another device   avow --dir {shown} device add press-7 --out press-7\n\
+         a screen's token avow --dir {shown} token issue wall-1\n\
          what it did      avow --dir {shown} audit tail\n\
          that it is so    avow --dir {shown} audit verify"
     )
@@ -137,8 +138,8 @@ mod tests {
                 assert_eq!(mode(path.parent().unwrap()), 0o700, "{}", path.display());
             }
         });
-        // Root, issuing, server, log, device, operator.
-        assert_eq!(keys, 6);
+        // Root, issuing, server, log, tokens, device, operator.
+        assert_eq!(keys, 7);
         let config = crate::config::load(&dir).unwrap();
         assert_eq!(config.listen.mqtt.to_string(), "0.0.0.0:8883");
         assert_eq!(config.evidence.origin, "mill.example/mill");

@@ -20,6 +20,7 @@ mod record;
 mod serve;
 mod setting;
 pub mod show;
+mod token;
 
 use std::path::PathBuf;
 
@@ -57,6 +58,9 @@ enum Verb {
     /// Give an operator a certificate
     #[command(subcommand)]
     Operator(add::Registry),
+    /// Issue a token for a dashboard, or explain one
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Ask the policy
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
@@ -105,6 +109,7 @@ impl Cli {
             Verb::Device(verb) => add::run(&dir, Role::Device, &verb).map(|()| Answer::Yes),
             Verb::Dashboard(verb) => add::run(&dir, Role::Dashboard, &verb).map(|()| Answer::Yes),
             Verb::Operator(verb) => add::run(&dir, Role::Operator, &verb).map(|()| Answer::Yes),
+            Verb::Token(verb) => token::run(&dir, &verb),
             Verb::Policy(verb) => policy::run(&dir, &verb),
             Verb::Config(verb) => check::run(&dir, &verb),
             Verb::Audit(verb) => audit::run(&dir, &verb),

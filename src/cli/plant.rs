@@ -16,6 +16,7 @@ use crate::config::{Config, FILE_NAME, Setting};
 use crate::evidence::LogKey;
 use crate::identity::authority::{Authority, Credential, create_root};
 use crate::identity::profile::{Profile, ProfileKind, Profiles};
+use crate::identity::token::TokenKeyPair;
 use crate::identity::{Identity, Role};
 use crate::time::UnixNanos;
 
@@ -112,6 +113,7 @@ impl Plan {
         let authority = Authority::load(&issuing.certificate_pem, &issuing.key_pem)?;
         let server = authority.issue_server(&profiles.server, &self.hosts, now)?;
         let key = LogKey::generate(&self.origin())?;
+        let token_key = TokenKeyPair::generate().ok_or(CliFailure::Randomness)?;
         let layout = Layout(dir);
         let certs = layout.certs();
         let mut files = vec![
@@ -124,6 +126,8 @@ impl Plan {
             (certs.join("server.pem"), Access::Public, server.certificate_pem.clone()),
             (certs.join("server.key"), Access::Private, server.key_pem.clone()),
             (certs.join("log.key"), Access::Private, pkcs8_pem(&key.to_pkcs8()?)),
+            (certs.join("token.pub"), Access::Public, token_key.public_pem),
+            (certs.join("token.key"), Access::Private, token_key.private_pem),
             (layout.verifier_key(), Access::Public, format!("{}\n", key.verifier())),
         ];
         for kind in KINDS {

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::bundle::quote;
 use super::show::{self, Tone, escape, paint};
 use super::{Answer, CliFailure, files, setting};
-use crate::config::{Config, Setting};
-use crate::identity::{Identity, Role};
+use crate::config::{Config, Setting, TokenKeyConfig};
+use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS};
 use crate::policy::{Decision, Explanation, Operation, Policy, Query, RuleSite};
 
@@ -39,13 +39,19 @@ pub(super) struct ExplainArguments {
     /// The publish is empty and retained: it clears a retained message
     #[arg(long, requires = "retain")]
     clear: bool,
-    /// Role in the certificate
-    #[arg(long, default_value = "device", value_parser = role)]
-    role: Role,
+    /// Role in the certificate [default: device, or dashboard with --token-role or --var]
+    #[arg(long, value_parser = role)]
+    role: Option<Role>,
+    /// A role that its token grants; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    token_role: Vec<String>,
+    /// A topic variable of its token; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::token::variable)]
+    var: Vec<(String, String)>,
     /// Client Identifier [default: the name]
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Issuer of the certificate [default: the first of avow.toml]
+    /// Issuer of the certificate, or `token:ISS` [default: the first of avow.toml]
     #[arg(long, value_name = "ID")]
     issuer: Option<String>,
     /// Ask this policy instead: "what if"
@@ -105,16 +111,12 @@ fn explain(
         Some(path) => load(path)?,
         None => of(config)?,
     };
-    let ids = || config.issuers.iter().map(|issuer| issuer.id.as_str());
-    let issuer = arguments.issuer.as_deref().or_else(|| ids().next()).unwrap_or_default();
-    if !ids().any(|id| id == issuer) {
-        let known = ids().map(str::to_owned).collect();
-        return Err(CliFailure::UnknownIssuer { id: issuer.to_owned(), known });
-    }
+    let issuer = issuer(config, arguments)?;
     let (domain, name) = (&config.node.trust_domain, &arguments.name);
-    let identity = Identity::new(domain, arguments.role, name, issuer)?;
+    let identity = Identity::new(domain, arguments.role(), name, &issuer)?;
     let client_id = ClientId::new(arguments.client_id.as_deref().unwrap_or(name));
-    let mut explanation = policy.explain_query(&query(arguments, &identity, &client_id));
+    let grants = super::token::grants(&arguments.token_role, &arguments.var)?;
+    let mut explanation = policy.explain_query(&query(arguments, &identity, &client_id, &grants));
     explanation.next = next(dir, arguments, &explanation.next);
     if arguments.json {
         show::json(&serde_json::to_value(&explanation).unwrap_or(json!(null)));
@@ -127,14 +129,41 @@ fn explain(
     })
 }
 
+impl ExplainArguments {
+    fn has_token(&self) -> bool {
+        !(self.token_role.is_empty() && self.var.is_empty())
+    }
+
+    fn role(&self) -> Role {
+        let default = if self.has_token() { Role::Dashboard } else { Role::Device };
+        self.role.unwrap_or(default)
+    }
+}
+
+/// Who vouches for the identity: an issuer of certificates, or one of tokens as the policy calls
+/// it.
+fn issuer(config: &Config, arguments: &ExplainArguments) -> Result<String, CliFailure> {
+    let certificates = || config.issuers.iter().map(|issuer| issuer.id.clone());
+    let tokens = || config.tokens.keys.iter().map(TokenKeyConfig::identity_issuer);
+    let first = || if arguments.has_token() { tokens().next() } else { certificates().next() };
+    let issuer = arguments.issuer.clone().or_else(first).unwrap_or_default();
+    if !certificates().chain(tokens()).any(|id| id == issuer) {
+        let known = certificates().chain(tokens()).collect();
+        return Err(CliFailure::UnknownIssuer { id: issuer, known });
+    }
+    Ok(issuer)
+}
+
 fn query<'a>(
     arguments: &'a ExplainArguments,
     identity: &'a Identity,
     client_id: &'a ClientId,
+    grants: &'a Grants,
 ) -> Query<'a> {
     Query {
         identity,
         client_id,
+        grants,
         operation: match arguments.operation {
             OperationArgument::Publish => Operation::Publish,
             OperationArgument::Subscribe => Operation::Subscribe,
@@ -236,17 +265,23 @@ subscribe = ["plant/wall/#"]
             "press-7 publish x --retain --clear --with what-if.toml",
             "wall receive $SYS/x --role dashboard",
             "wall publish plant/wall/x --role dashboard",
+            "wall subscribe plant/x --token-role viewer --var hall=3",
         ];
         let mut suggested = Vec::new();
         for line in asked {
             let arguments = parse(&words(&format!("avow policy explain {line}")));
             let (identity, client_id) = whom(&arguments);
-            let explanation = policy.explain_query(&query(&arguments, &identity, &client_id));
+            let grants =
+                super::super::token::grants(&arguments.token_role, &arguments.var).unwrap();
+            let query = query(&arguments, &identity, &client_id, &grants);
+            let explanation = policy.explain_query(&query);
             let next = next(dir, &arguments, &explanation.next);
             let parsed =
                 Cli::try_parse_from(words(&next)).unwrap_or_else(|e| panic!("{next}: {e}"));
             if let Verb::Policy(PolicyVerb::Explain(again)) = parsed.verb {
-                assert_eq!(again.role, arguments.role, "{next}");
+                assert_eq!(again.role(), arguments.role(), "{next}");
+                assert_eq!(again.token_role, arguments.token_role, "{next}");
+                assert_eq!(again.var, arguments.var, "{next}");
                 assert_eq!(again.issuer, arguments.issuer, "{next}");
                 assert_eq!(whom(&again).1, client_id, "{next}");
             }
@@ -261,6 +296,7 @@ subscribe = ["plant/wall/#"]
         avow --dir '/srv/my plant' policy explain press-7 publish 'plant' --retain --clear --with what-if.toml
         avow --dir '/srv/my plant' policy explain wall receive 'plant/x' --role dashboard
         avow --dir '/srv/my plant' audit query --who dashboard/wall --topic 'plant/wall/x'
+        avow --dir '/srv/my plant' policy explain wall subscribe 'plant/wall' --role dashboard --token-role viewer --var 'hall=3'
         "#);
     }
 
@@ -273,7 +309,7 @@ subscribe = ["plant/wall/#"]
 
     fn whom(arguments: &ExplainArguments) -> (Identity, ClientId) {
         let name = &arguments.name;
-        let identity = Identity::new("plant.example", arguments.role, name, "plant").unwrap();
+        let identity = Identity::new("plant.example", arguments.role(), name, "plant").unwrap();
         (identity, ClientId::new(arguments.client_id.as_deref().unwrap_or(name)))
     }
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
-use crate::config::{Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
+use crate::config::{ClientCertificate, Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
@@ -101,6 +101,7 @@ impl Serving {
                 records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
                 bytes_max: usize_of(config.evidence.backlog_bytes_max),
             },
+            tokens: Arc::new(super::token::keys(config)?),
             policy,
             schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),
@@ -322,6 +323,9 @@ fn websocket(config: &Config, tls: &mut check::ListenerTls) -> Option<WebSocketO
         path: websocket.path.clone(),
         origins: websocket.origins.clone(),
         allow_no_origin: websocket.allow_no_origin,
+        // TLS sees to it already; without a key there is no token that could name anybody.
+        takes_tokens: websocket.client_certificate != ClientCertificate::Required
+            && !config.tokens.keys.is_empty(),
         message_bytes_max: usize_of(u64::from(websocket.message_bytes_max)),
         proxy: websocket.proxy.as_ref().map(proxy),
     })

@@ -14,6 +14,7 @@ use crate::config::{Config, Secret, SecretError, Setting};
 use crate::evidence::checkpoint::{KeyError, NoteError};
 use crate::evidence::{Checkpoint, LogKey, VerifierKey};
 use crate::identity::IssuerFault;
+use crate::identity::token::{SignFault, TokenKeyFault};
 use crate::server::Fault;
 use crate::server::tls::TlsFault;
 use crate::source::SourceErrors;
@@ -60,6 +61,19 @@ pub enum SettingProblem {
     #[error("`anchors`: {0}")]
     #[diagnostic(help("name a PEM file with the certificates of the CAs that sign its clients"))]
     Issuer(IssuerFault),
+    /// A key that verifies no tokens.
+    #[error("`public_key`: {0}")]
+    #[diagnostic(help(
+        "name a PEM file that begins `-----BEGIN PUBLIC KEY-----` with a key for `algorithm`, as \
+         `avow init` makes one"
+    ))]
+    TokenKey(TokenKeyFault),
+    /// A key that signs no tokens.
+    #[error("`signing_key`: {0}")]
+    #[diagnostic(help(
+        "name a PEM file with the private half of `public_key` in PKCS#8, as `avow init` makes one"
+    ))]
+    SigningKey(SignFault),
     /// A key that signs no log.
     #[error("`key`: {0}")]
     #[diagnostic(help("it is a PEM file with an Ed25519 key in PKCS#8, as `avow init` makes one"))]

@@ -15,6 +15,7 @@ mod sections;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod value;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use load::{LoadError, SecretError, load};
 pub use place::Setting;
 pub use problem::ConfigProblem;
+pub use tokens::{TokenKeyConfig, Tokens};
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
 use crate::broker::About;
@@ -48,6 +50,8 @@ pub struct Config {
     pub tls: Tls,
     /// Each `[[issuer]]`; at least one.
     pub issuers: Vec<IssuerConfig>,
+    /// `[token]`, and each `[[token_key]]`.
+    pub tokens: Tokens,
     /// `[files]`.
     pub files: Files,
     /// `[metrics]`; absent turns it off.

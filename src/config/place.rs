@@ -28,6 +28,10 @@ pub enum Setting {
     TlsKey,
     /// `anchors` of one `[[issuer]]`, counted from 0.
     Anchors(usize),
+    /// `public_key` of one `[[token_key]]`, counted from 0.
+    TokenKey(usize),
+    /// `signing_key` of one `[[token_key]]`, counted from 0.
+    TokenSigningKey(usize),
     /// `policy` of `[files]`.
     Policy,
     /// `schemas` of `[files]`.
@@ -55,6 +59,7 @@ impl Setting {
             Self::Metrics => "metrics",
             Self::Certificate | Self::TlsKey => "tls",
             Self::Anchors(_) => "issuer",
+            Self::TokenKey(_) | Self::TokenSigningKey(_) => "token_key",
             Self::Policy | Self::Schemas => "files",
             Self::Origin | Self::LogDirectory | Self::LogKey => "evidence",
         }
@@ -68,6 +73,8 @@ impl Setting {
             Self::Certificate => "certificate",
             Self::TlsKey | Self::LogKey => "key",
             Self::Anchors(_) => "anchors",
+            Self::TokenKey(_) => "public_key",
+            Self::TokenSigningKey(_) => "signing_key",
             Self::Policy => "policy",
             Self::Schemas => "schemas",
             Self::Origin => "origin",
@@ -78,7 +85,10 @@ impl Setting {
     fn span(self, root: &DeTable<'_>) -> Range<usize> {
         let Some(section) = root.get(self.section()) else { return 0..0 };
         let section = match (self, section.get_ref().as_array()) {
-            (Self::Anchors(number), Some(issuers)) => issuers.get(number).unwrap_or(section),
+            (
+                Self::Anchors(number) | Self::TokenKey(number) | Self::TokenSigningKey(number),
+                Some(tables),
+            ) => tables.get(number).unwrap_or(section),
             _ => section,
         };
         let field = section.get_ref().as_table().and_then(|table| table.get(self.field()));

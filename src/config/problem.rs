@@ -3,6 +3,7 @@
 //! The places of problems and their rendering are [`crate::source`]'s. The invariant: a problem
 //! always says what to write instead.
 
+use crate::identity::token::TOKEN_KEYS_MAX;
 use crate::policy::WhoError;
 use crate::source::FieldProblem;
 
@@ -145,6 +146,17 @@ pub enum ConfigProblem {
     IssuerWithoutRole {
         /// The id.
         id: String,
+    },
+    /// More keys of tokens than the bound.
+    #[error("more than {TOKEN_KEYS_MAX} [[token_key]]")]
+    #[diagnostic(help("remove the keys whose last token has expired"))]
+    TokenKeyCount,
+    /// Two keys of one name.
+    #[error("another [[token_key]] has the kid `{kid}`")]
+    #[diagnostic(help("a token says by `kid` which key signed it: give each key its own"))]
+    TokenKeyTwice {
+        /// The name.
+        kid: String,
     },
     /// Somebody who can be nobody.
     #[error(transparent)]

@@ -30,8 +30,20 @@ const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
 const SECTIONS: &[&str] = &[
-    "node", "listen", "tls", "issuer", "files", "metrics", "server", "mqtt", "session", "limits",
-    "evidence", "log",
+    "node",
+    "listen",
+    "tls",
+    "issuer",
+    "token",
+    "token_key",
+    "files",
+    "metrics",
+    "server",
+    "mqtt",
+    "session",
+    "limits",
+    "evidence",
+    "log",
 ];
 
 const NODE: &[&str] = &["name", "trust_domain"];
@@ -47,7 +59,8 @@ const LOG: &[&str] = &["format", "level"];
 pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
-    let more = [EVIDENCE, LOG, super::server::EVERY_FIELD];
+    let more =
+        [EVIDENCE, LOG, super::server::EVERY_FIELD, super::tokens::TOKEN, super::tokens::TOKEN_KEY];
     let fields = sections.into_iter().chain(more).flatten().copied();
     // Tables, not values.
     let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
@@ -70,11 +83,12 @@ pub(super) fn read(
     let mut at = |name| top.table(name, problems).unwrap_or((&empty, 0..0));
     let (at_node, at_listen, at_tls) = (at("node"), at("listen"), at("tls"));
     let (at_files, at_mqtt, at_session) = (at("files"), at("mqtt"), at("session"));
-    let (at_evidence, at_log) = (at("evidence"), at("log"));
+    let (at_evidence, at_log, at_token) = (at("evidence"), at("log"), at("token"));
     let at_metrics = top.table("metrics", problems);
     let at_limits = top.table("limits", problems);
     let at_server = top.table("server", problems);
     let at_issuers = top.tables("issuer", problems);
+    let at_token_keys = top.tables("token_key", problems);
     let at_packet = at_mqtt.0.get("packet_bytes_max").map(Spanned::span);
 
     let node = node(at_node, problems);
@@ -87,6 +101,7 @@ pub(super) fn read(
         dir: dir.to_owned(),
         tls: tls(at_tls, dir, problems),
         issuers: issuers(&at_issuers, &node, dir, problems),
+        tokens: super::tokens::read(at_token, &at_token_keys, &node, dir, problems),
         files: files(at_files, dir, problems),
         metrics: at_metrics.and_then(|at| metrics(at, problems)),
         evidence: evidence(at_evidence, dir, &node, &bounds, problems),
@@ -114,7 +129,7 @@ fn node((table, span): At<'_>, problems: &mut Found) -> Node {
     }
 }
 
-const TRUST_DOMAIN: &str = "a trust domain, 1 to 255 of a-z 0-9 . - _";
+pub(super) const TRUST_DOMAIN: &str = "a trust domain, 1 to 255 of a-z 0-9 . - _";
 
 fn tls((table, span): At<'_>, dir: &Path, problems: &mut Found) -> Tls {
     let mut s = Section::new(table, span, "[tls]", TLS, problems);

@@ -36,10 +36,12 @@ fn the_shipped_file_says_the_defaults() {
     let shipped = Config::parse(SHIPPED, "avow.toml", dir).unwrap();
     let least = Config::parse(LEAST, "avow.toml", dir).unwrap();
     assert_eq!(shipped.bounds, Bounds::default());
-    // `[metrics]` alone has no default: it is on because the file says so.
+    // `[metrics]` and `[[token_key]]` alone have no default: they are there because the file says so.
     assert!(least.metrics.is_none() && shipped.metrics.is_some());
+    assert!(least.tokens.keys.is_empty() && shipped.tokens.keys.len() == 1);
     let plain = |mut config: Config| {
         config.metrics = None;
+        config.tokens.keys.clear();
         format!("{config:#?}")
     };
     assert_eq!(plain(shipped), plain(least));
@@ -248,6 +250,38 @@ fn a_value_that_fails_in_use_is_pointed_at() {
     let line = |setting| config.problem_at(setting, Wrong).iter().next().unwrap().line();
     assert_eq!((line(Setting::Anchors(0)), line(Setting::Anchors(1))), (7, 11));
     assert_eq!(line(Setting::LogKey), 1, "not written: the first byte");
+}
+
+#[test]
+fn every_problem_of_the_tokens_is_reported_at_its_field() {
+    let text = format!(
+        "{LEAST}[token]\nbytes_max = \"1 MiB\"\nleeway = \"5m\"\n[[token_key]]\nkid = \"1\"\n\
+         algorithm = \"HS256\"\npublic_key = \"secret\"\nissuer = \"\"\nnames = \"device\"\n\
+         lifetime_max = \"30d\"\n[[token_key]]\nkid = \"1\"\nissuer = \"a b\"\naudience = \"p\"\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:10:13: `bytes_max` is 1 MiB, outside 256 B to 16 KiB
+        help: choose a value from 256 B to 16 KiB; nothing here is unlimited
+    avow.toml:11:10: `leeway` is 5m, outside 0s to 1m
+        help: choose a value from 0s to 1m; nothing here is unlimited
+    avow.toml:12:1: [[token_key]] has no `audience`
+        help: add `audience = …`
+    avow.toml:14:13: `algorithm` cannot be `HS256`
+        help: choose one of `ES256`, `ES384`, `EdDSA`, `RS256`, `PS256`
+    avow.toml:15:14: `public_key` names no place: secrets stand outside this file
+        help: write "file:PATH" (relative to this file) or "env:NAME", and put the secret there
+    avow.toml:16:10: `` is not 1 to 128 printable characters
+        help: write `issuer = "plant-1"`
+    avow.toml:17:9: `names` cannot be `device`
+        help: choose one of `dashboard`, `operator`
+    avow.toml:18:16: `lifetime_max` is 30days, outside 10s to 1day
+        help: choose a value from 10s to 1day; nothing here is unlimited
+    avow.toml:20:7: another [[token_key]] has the kid `1`
+        help: a token says by `kid` which key signed it: give each key its own
+    avow.toml:21:10: `a b` is not 1 to 128 printable characters
+        help: write `issuer = "plant-1"`
+    "#);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub enum EntryType {
     Connect,
     /// A handshake or a CONNECT was refused.
     ConnectRefused,
+    /// A session was to be renewed by a new token.
+    Reauth,
     /// A session lost its connection.
     Disconnect,
     /// A filter of a SUBSCRIBE was decided.
@@ -56,11 +58,12 @@ pub enum EntryType {
 
 impl EntryType {
     /// Every type, as in the enum.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Start,
         Self::Stop,
         Self::Connect,
         Self::ConnectRefused,
+        Self::Reauth,
         Self::Disconnect,
         Self::Subscribe,
         Self::Unsubscribe,
@@ -83,6 +86,7 @@ impl EntryType {
             Self::Stop => "stop",
             Self::Connect => "connect",
             Self::ConnectRefused => "connect.refused",
+            Self::Reauth => "reauth",
             Self::Disconnect => "disconnect",
             Self::Subscribe => "subscribe",
             Self::Unsubscribe => "unsubscribe",

@@ -1,9 +1,11 @@
-//! Who a peer is: the name its verified certificate carries, and who vouched for it.
+//! Who a peer is: the name its verified certificate carries, and who vouched for it; or, where a
+//! listener lets peers come without a certificate, the name in a token.
 //!
-//! The line begins here. A peer is the one URI subjectAltName of its end entity certificate,
+//! The line begins here. A peer with a certificate is the one URI subjectAltName of its end entity certificate,
 //! together with the configured issuer whose trust anchor its certification path ends in; never
 //! a Common Name, a Client Identifier or an address. [`verifier::identify`] is the only way to a
-//! [`CertificateFacts`], so that whoever holds one holds a peer that passed every check.
+//! [`CertificateFacts`], so that whoever holds one holds a peer that passed every check. A peer
+//! without one is what [`token`] says, under an issuer that no certificate can have.
 //!
 //! This room reads no file, no clock and no socket. [`authority`] issues certificates and is the
 //! one place of it that uses randomness; it belongs to the command line, not to the core.
@@ -13,16 +15,20 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod grants;
 pub mod issuer;
 pub mod name;
 pub mod profile;
 pub mod refusal;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token;
 pub mod verifier;
 
 pub use certificate::CertificateFacts;
+pub use grants::Grants;
 pub use issuer::{Issuer, IssuerFault, Issuers};
 pub use name::{Identity, NameError, Role};
 pub use refusal::CertificateRefusal;
+pub use token::{TokenFacts, TokenKeys};
 pub use verifier::{AvowClientVerifier, identify};

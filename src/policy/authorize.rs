@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
 use super::rule::{Manner, PayloadRule, Rule, RuleId, V3Refusal};
-use crate::identity::Identity;
-use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
+use crate::mqtt::{QoS, TopicFilter, TopicName};
 use crate::refusal::{Refusal, Refused};
 use crate::session::{Author, Received};
 
@@ -118,18 +117,13 @@ impl Policy {
             .map(|rule| &rule.id)
     }
 
-    /// Decides whether `identity` may use `client_id`. An empty one is asked about after the
+    /// Decides whether `author` may use its Client Identifier. An empty one is asked about after the
     /// broker has assigned another.
     ///
     /// # Errors
     /// Always [`Refusal::ClientIdNotPermitted`], with the forbid rule if there is one.
-    pub fn may_use_client_id(
-        &self,
-        identity: &Identity,
-        client_id: &ClientId,
-    ) -> Result<&RuleId, Refused> {
-        let subject = Subject { identity, client_id: client_id.as_str() };
-        match self.index.judge_client_id(&subject).permitted() {
+    pub fn may_use_client_id(&self, author: &Author) -> Result<&RuleId, Refused> {
+        match self.index.judge_client_id(&subject(author)).permitted() {
             Ok(rule) => Ok(&rule.id),
             Err(refused) => Err(Refused { refusal: Refusal::ClientIdNotPermitted, ..refused }),
         }
@@ -137,5 +131,9 @@ impl Policy {
 }
 
 fn subject(author: &Author) -> Subject<'_> {
-    Subject { identity: author.identity(), client_id: author.client_id().as_str() }
+    Subject {
+        identity: author.identity(),
+        client_id: author.client_id().as_str(),
+        grants: author.grants(),
+    }
 }

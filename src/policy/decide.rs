@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::index::Trie;
 use super::pattern::Bindings;
 use super::rule::{Effect, Manner, Rule, Shortfall};
-use crate::identity::{Identity, Role};
+use crate::identity::{Grants, Identity, Role};
 use crate::refusal::{Refusal, Refused};
 
 /// What a rule speaks of.
@@ -49,6 +49,7 @@ impl Operation {
 pub(super) struct Subject<'a> {
     pub(super) identity: &'a Identity,
     pub(super) client_id: &'a str,
+    pub(super) grants: &'a Grants,
 }
 
 impl<'a> Subject<'a> {
@@ -57,6 +58,7 @@ impl<'a> Subject<'a> {
             device: self.identity.name(),
             issuer: self.identity.issuer(),
             client_id: self.client_id,
+            grants: self.grants,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::trial::{self, Trial};
 use super::who::Who;
 use super::{PATTERNS_PER_RULE_MAX, RULES_MAX};
 use crate::identity::Role;
+use crate::identity::grants::is_grant_name;
 use crate::mqtt::QoS;
 use crate::source::{Fields, Problems};
 
@@ -29,6 +30,7 @@ const RULE_FIELDS: &[&str] = &[
     "id",
     "who",
     "issuer",
+    "role",
     "publish",
     "subscribe",
     "receive",
@@ -117,6 +119,7 @@ fn read_rule(
         effect,
         who: read_who(&fields, problems),
         issuers: read_issuers(&fields, problems),
+        roles: read_roles(&fields, problems),
         publish,
         subscribe,
         receive,
@@ -186,6 +189,25 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
     texts.into_iter().map(|text| Box::from(*text.get_ref())).collect()
 }
 
+/// Roles that a token grants, one of which is needed.
+fn read_roles(fields: &Fields<'_>, problems: &mut Found) -> Vec<Box<str>> {
+    let before = problems.count();
+    let texts = fields.strings("role", problems);
+    // An empty list would read as "none" and act as "any".
+    if texts.as_ref().is_some_and(Vec::is_empty) && problems.count() == before {
+        problems.push(fields.span_of("role").unwrap_or_default(), PolicyProblem::NoTokenRole);
+    }
+    let mut roles = Vec::new();
+    for text in texts.unwrap_or_default() {
+        if is_grant_name(text.get_ref()) {
+            roles.push(Box::from(*text.get_ref()));
+        } else {
+            problems.push(text.span(), PolicyProblem::TokenRole((*text.get_ref()).to_owned()));
+        }
+    }
+    roles
+}
+
 fn read_client_id(fields: &Fields<'_>, problems: &mut Found) -> Option<ClientIdPattern> {
     let text = fields.string("client_id", problems)?;
     let pattern = ClientIdPattern::parse(text.get_ref());
@@ -234,7 +256,7 @@ fn read_pattern(
         problems.push(text.span(), problem);
         return None;
     }
-    if pattern.uses(Variable::ClientId) {
+    if pattern.uses(&Variable::ClientId) {
         // Wrong types are reported where the field itself is read.
         let mut unheard = Found::of("", "");
         let client_id = fields.string("client_id", &mut unheard);

@@ -11,7 +11,7 @@ use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
 use super::pattern::Miss;
 use super::rule::{Effect, Manner, Rule, RuleId, Shortfall};
-use crate::identity::{Identity, Role};
+use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 use crate::refusal::Refusal;
 
@@ -22,6 +22,8 @@ pub struct Query<'a> {
     pub identity: &'a Identity,
     /// Under which Client Identifier.
     pub client_id: &'a ClientId,
+    /// What its token grants besides.
+    pub grants: &'a Grants,
     /// What it wants to do.
     pub operation: Operation,
     /// With which topic: a Topic Name, or for a subscription a Topic Filter.
@@ -121,8 +123,9 @@ impl Policy {
         retain: bool,
     ) -> Explanation {
         let client_id = &ClientId::new(identity.name());
-        let clear = false;
-        self.explain_query(&Query { identity, client_id, operation, topic, qos, retain, clear })
+        let (clear, grants) = (false, Grants::NONE);
+        let about = Query { identity, client_id, grants, operation, topic, qos, retain, clear };
+        self.explain_query(&about)
     }
 
     /// Explains what `query` would be answered.
@@ -174,7 +177,7 @@ impl Policy {
         if query.operation == Operation::Publish && dollar {
             return (None, Err(Denial::Reserved));
         }
-        let subject = Subject { identity: query.identity, client_id: query.client_id.as_str() };
+        let subject = subject(query);
         let topic = judged(query);
         match self.index.judge(&subject, query.operation, topic, manner(query)) {
             Verdict::Permitted(rule) => (Some(self.site(rule)), Ok(())),
@@ -230,7 +233,7 @@ struct Told {
 
 /// What one rule says by itself.
 fn tell(rule: &Rule, query: &Query<'_>, site: impl Fn() -> RuleSite) -> Told {
-    let subject = Subject { identity: query.identity, client_id: query.client_id.as_str() };
+    let subject = subject(query);
     let told = |matches, because: String, miss| Told {
         considered: Considered { rule: site(), matches, because },
         miss,
@@ -294,6 +297,11 @@ fn nearest<'r>(
     best.map_or(Ok(""), Err)
 }
 
+fn subject<'a>(query: &Query<'a>) -> Subject<'a> {
+    let (identity, grants) = (query.identity, query.grants);
+    Subject { identity, client_id: query.client_id.as_str(), grants }
+}
+
 fn stranger(rule: &Rule, query: &Query<'_>, subject: &Subject<'_>) -> Option<String> {
     if !rule.names(query.identity) {
         let who: Vec<_> = rule.who.iter().map(ToString::to_string).collect();
@@ -301,6 +309,9 @@ fn stranger(rule: &Rule, query: &Query<'_>, subject: &Subject<'_>) -> Option<Str
     }
     if !rule.trusts_issuer_of(query.identity) {
         return Some(format!("it speaks of issuer {}", rule.issuers.join(", ")));
+    }
+    if !rule.takes_roles_of(query.grants) {
+        return Some(format!("it speaks of tokens with the role {}", rule.roles.join(" or ")));
     }
     let pattern = rule.client_id.as_ref().filter(|_| !rule.takes_client_id(subject))?;
     Some(format!("it speaks of client ids `{}`", pattern.as_str()))
@@ -408,6 +419,12 @@ fn again(query: &Query<'_>, topic: &str) -> String {
     let mut command = format!("avow policy explain {name} {} {topic}", operation.as_str());
     if identity.role() != Role::Device {
         command.push_str(&format!(" --role {}", identity.role().as_str()));
+    }
+    for role in query.grants.roles() {
+        command.push_str(&format!(" --token-role {role}"));
+    }
+    for (name, value) in query.grants.variables() {
+        command.push_str(&format!(" --var {}", quoted(&format!("{name}={value}"))));
     }
     if query.client_id.as_str() != name {
         command.push_str(&format!(" --client-id {}", quoted(query.client_id.as_str())));

@@ -53,7 +53,7 @@ impl<T> Trie<T> {
         for level in pattern.levels() {
             node = match level {
                 Level::Literal(text) => node.literals.entry(text.clone()).or_default(),
-                Level::Variable(variable) => node.variable(*variable),
+                Level::Variable(variable) => node.variable(variable),
                 Level::Single => node.single.get_or_insert_default(),
                 Level::Multi => {
                     node.below.push(value);
@@ -88,10 +88,10 @@ impl<T> Trie<T> {
 }
 
 impl<T> Node<T> {
-    fn variable(&mut self, variable: Variable) -> &mut Self {
-        let known = self.variables.iter().position(|(name, _)| *name == variable);
+    fn variable(&mut self, variable: &Variable) -> &mut Self {
+        let known = self.variables.iter().position(|(name, _)| name == variable);
         let index = known.unwrap_or_else(|| {
-            self.variables.push((variable, Self::default()));
+            self.variables.push((variable.clone(), Self::default()));
             self.variables.len() - 1
         });
         #[expect(clippy::indexing_slicing, reason = "the index was found or made just above")]
@@ -114,7 +114,7 @@ impl<T> Node<T> {
                 node.walk(rest, bindings, visit)?;
             }
             for (variable, node) in &self.variables {
-                if bindings.value(*variable) == Some(level) {
+                if bindings.value(variable) == Some(level) {
                     node.walk(rest, bindings, visit)?;
                 }
             }
@@ -136,10 +136,12 @@ fn split(topic: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Grants;
     use crate::mqtt::{TopicFilter, TopicName};
     use proptest::prelude::*;
 
-    const NOBODY: Bindings<'_> = Bindings { device: "d", issuer: "i", client_id: "#" };
+    const NOBODY: Bindings<'_> =
+        Bindings { device: "d", issuer: "i", client_id: "#", grants: Grants::NONE };
 
     fn first(patterns: &[&str], topic: &str) -> Option<usize> {
         let mut trie = Trie::default();
@@ -179,6 +181,8 @@ mod tests {
             2 => Just("+".to_owned()),
             1 => Just("${device}".to_owned()),
             1 => Just("${client_id}".to_owned()),
+            1 => Just("${claim.plant}".to_owned()),
+            1 => Just("${claim.none}".to_owned()),
             1 => Just(String::new()),
             1 => Just("$SYS".to_owned()),
         ]
@@ -195,13 +199,22 @@ mod tests {
             .prop_filter("not empty", |text| !text.is_empty())
     }
 
+    /// What the variables of the tests stand for; `${claim.none}` for a text that no topic has.
+    fn plain(pattern: &str) -> String {
+        pattern
+            .replace("${device}", "d")
+            .replace("${client_id}", "c")
+            .replace("${claim.plant}", "p")
+            .replace("${claim.none}", "nobody")
+    }
+
     fn filter() -> impl Strategy<Value = String> {
-        pattern().prop_map(|text| text.replace("${device}", "d").replace("${client_id}", "c"))
+        pattern().prop_map(|text| plain(&text))
     }
 
     fn name() -> impl Strategy<Value = String> {
         prop::collection::vec(
-            prop_oneof![4 => "[abcdx]", 1 => "", 1 => Just("$SYS".to_owned())],
+            prop_oneof![4 => "[abcdpx]", 1 => "", 1 => Just("$SYS".to_owned())],
             1..5,
         )
         .prop_map(|levels| levels.join("/"))
@@ -214,7 +227,9 @@ mod tests {
             patterns in prop::collection::vec(pattern(), 0..12),
             topic in prop_oneof![name(), filter()],
         ) {
-            let bindings = Bindings { device: "d", issuer: "i", client_id: "c" };
+            let grants = Grants::new([], [("plant", "p")]).unwrap();
+            let bindings =
+                Bindings { device: "d", issuer: "i", client_id: "c", grants: &grants };
             let mut trie = Trie::default();
             let mut wanted = Vec::new();
             for (index, text) in patterns.iter().enumerate() {
@@ -239,10 +254,13 @@ mod tests {
             filter in filter(),
             names in prop::collection::vec(name(), 64),
         ) {
-            let bindings = Bindings { device: "d", issuer: "i", client_id: "c" };
+            let grants = Grants::new([], [("plant", "p")]).unwrap();
+            let bindings =
+                Bindings { device: "d", issuer: "i", client_id: "c", grants: &grants };
+            prop_assume!(!filter.contains("nobody") && !names.iter().any(|n| n.contains("nobody")));
             let covers = Pattern::parse(&pattern).unwrap().covers(&filter, &bindings).is_ok();
             // The same pattern as MQTT itself would match it.
-            let plain = pattern.replace("${device}", "d").replace("${client_id}", "c");
+            let plain = plain(&pattern);
             let (plain, asked) =
                 (TopicFilter::parse(&plain).unwrap(), TopicFilter::parse(&filter).unwrap());
             for name in names {

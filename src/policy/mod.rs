@@ -15,8 +15,11 @@
 //! topics by patterns in `publish`, `subscribe` and `receive`:
 //!
 //! - A pattern is a Topic Filter in which a whole level may be `${device}` (the identity's name,
-//!   whatever its role), `${issuer}` or `${client_id}`. A value with `+`, `#` or `/` in it never
-//!   substitutes, and no wildcard or variable in a first level reaches a `$` topic.
+//!   whatever its role), `${issuer}`, `${client_id}` or `${claim.NAME}`, a topic variable of the
+//!   token. A value with `+`, `#` or `/` in it, or none, never substitutes: then the pattern covers
+//!   nothing. No wildcard or variable in a first level reaches a `$` topic.
+//! - `role = ["viewer"]` makes a rule speak only of whoever's token grants one of these roles. A
+//!   certificate grants none. The issuer of a token is called `token:` and its `iss`.
 //! - A filter is permitted if *one* pattern covers it: matches every topic it can match. A forbid
 //!   rule refuses the filters that it covers; of a wider filter it takes its topics out at
 //!   delivery, where each message is judged again by `receive`.
@@ -32,7 +35,8 @@
 //!   rule's `publish`; `qos_max` also bounds what a subscription is granted.
 //! - Where several permit rules match, the first of the file that permits QoS and RETAIN decides.
 //!
-//! A `[[test]]` names one identity (`who = "device/press-7"`, optionally `issuer`, `client_id`),
+//! A `[[test]]` names one identity (`who = "device/press-7"`, optionally `issuer`, `client_id`,
+//! and `role` and `vars` of its token),
 //! asks one question (`publish`, `subscribe` or `receive` = topic, with `qos`, `retain`, `clear`;
 //! or only a `client_id`), and states `expect = "allow"` or `"deny"`, optionally the `rule`. A
 //! policy whose tests fail is not loaded.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::identity::Grants;
+use crate::identity::grants::is_grant_name;
 use crate::mqtt::{TopicError, TopicFilter};
 
 /// Most levels of a pattern.
 pub const PATTERN_LEVELS_MAX: usize = 32;
 
 /// What a level may stand for instead of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Variable {
     /// The name within the role, whatever the role is.
     Device,
@@ -17,17 +19,36 @@ pub enum Variable {
     Issuer,
     /// The Client Identifier of the session.
     ClientId,
+    /// A topic variable of the token, by its name.
+    Claim(Box<str>),
 }
 
-impl Variable {
-    pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Issuer, Self::ClientId];
+/// What stands before the name of a topic variable of a token.
+const CLAIM: &str = "claim.";
 
-    /// Its name between `${` and `}`.
-    pub const fn name(self) -> &'static str {
+impl Variable {
+    /// The variable with this name between `${` and `}`.
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "device" => Some(Self::Device),
+            "issuer" => Some(Self::Issuer),
+            "client_id" => Some(Self::ClientId),
+            _ => {
+                let claim = name.strip_prefix(CLAIM).filter(|claim| is_grant_name(claim))?;
+                Some(Self::Claim(claim.into()))
+            }
+        }
+    }
+}
+
+/// Its name between `${` and `}`.
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device => "device",
-            Self::Issuer => "issuer",
-            Self::ClientId => "client_id",
+            Self::Device => f.write_str("device"),
+            Self::Issuer => f.write_str("issuer"),
+            Self::ClientId => f.write_str("client_id"),
+            Self::Claim(claim) => write!(f, "{CLAIM}{claim}"),
         }
     }
 }
@@ -67,7 +88,8 @@ pub enum PatternError {
     /// A name that is no variable.
     #[error("`${{{name}}}` is not a variable")]
     #[diagnostic(help(
-        "the variables are ${{device}} (the identity's name), ${{issuer}} and ${{client_id}}"
+        "the variables are ${{device}} (the identity's name), ${{issuer}}, ${{client_id}} and \
+         ${{claim.NAME}} (a topic variable of the token; NAME of a-z 0-9 - _)"
     ))]
     UnknownVariable {
         /// The name.
@@ -98,16 +120,19 @@ pub(crate) struct Bindings<'a> {
     pub(crate) device: &'a str,
     pub(crate) issuer: &'a str,
     pub(crate) client_id: &'a str,
+    pub(crate) grants: &'a Grants,
 }
 
 impl<'a> Bindings<'a> {
-    /// What `variable` stands for. A value that is empty or has `+`, `#`, `/` or U+0000 in it
-    /// stands for nothing: it could speak of a topic that is not its own.
-    pub(crate) fn value(&self, variable: Variable) -> Option<&'a str> {
+    /// What `variable` stands for. A topic variable that the token does not have stands for
+    /// nothing; so does a value that is empty or has `+`, `#`, `/` or U+0000 in it: it could speak
+    /// of a topic that is not its own.
+    pub(crate) fn value(&self, variable: &Variable) -> Option<&'a str> {
         let value = match variable {
             Variable::Device => self.device,
             Variable::Issuer => self.issuer,
             Variable::ClientId => self.client_id,
+            Variable::Claim(claim) => self.grants.variable(claim)?,
         };
         let plain = !value.is_empty() && !value.contains(['+', '#', '/', '\0']);
         plain.then_some(value)
@@ -151,8 +176,16 @@ impl Pattern {
         &self.levels
     }
 
-    pub(crate) fn uses(&self, variable: Variable) -> bool {
-        self.levels.contains(&Level::Variable(variable))
+    pub(crate) fn uses(&self, variable: &Variable) -> bool {
+        self.variables().any(|used| used == variable)
+    }
+
+    /// The variables in it.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.levels.iter().filter_map(|level| match level {
+            Level::Variable(variable) => Some(variable),
+            Level::Literal(_) | Level::Single | Level::Multi => None,
+        })
     }
 
     /// Whether every topic is matched that `topic` (a Topic Name or a Topic Filter without its
@@ -172,7 +205,7 @@ impl Pattern {
                 (Level::Single, Some(text)) => !guarded && text != "#",
                 (Level::Literal(wanted), Some(text)) => **wanted == *text,
                 (Level::Variable(variable), Some(text)) => {
-                    !guarded && bindings.value(*variable) == Some(text)
+                    !guarded && bindings.value(variable) == Some(text)
                 }
                 (Level::Multi, _) | (_, None) => false,
             };
@@ -199,14 +232,14 @@ impl fmt::Display for Level {
             Self::Literal(text) => f.write_str(text),
             Self::Single => f.write_str("+"),
             Self::Multi => f.write_str("#"),
-            Self::Variable(variable) => write!(f, "${{{}}}", variable.name()),
+            Self::Variable(variable) => write!(f, "${{{variable}}}"),
         }
     }
 }
 
 fn miss(index: usize, level: Option<&Level>, bindings: &Bindings<'_>, found: Option<&str>) -> Miss {
     let value = match level {
-        Some(Level::Variable(variable)) => bindings.value(*variable).map(str::to_owned),
+        Some(Level::Variable(variable)) => bindings.value(variable).map(str::to_owned),
         Some(Level::Literal(_) | Level::Single | Level::Multi) | None => None,
     };
     Miss {
@@ -231,9 +264,7 @@ fn parse_level(level: &str) -> Result<Level, PatternError> {
         .and_then(|rest| rest.strip_suffix('}'))
         .filter(|name| !name.contains(['$', '{', '}']))
         .ok_or_else(|| PatternError::PartialVariable { level: level.to_owned() })?;
-    Variable::ALL
-        .into_iter()
-        .find(|variable| variable.name() == name)
+    Variable::parse(name)
         .map(Level::Variable)
         .ok_or_else(|| PatternError::UnknownVariable { name: name.to_owned() })
 }

@@ -1,6 +1,7 @@
 use super::*;
 
-const PRESS: Bindings<'_> = Bindings { device: "press-7", issuer: "plant", client_id: "press-7:a" };
+const PRESS: Bindings<'_> =
+    Bindings { device: "press-7", issuer: "plant", client_id: "press-7:a", grants: Grants::NONE };
 
 fn covers(pattern: &str, topic: &str) -> bool {
     Pattern::parse(pattern).unwrap().covers(topic, &PRESS).is_ok()
@@ -39,7 +40,7 @@ fn c01_a_value_with_a_wildcard_or_slash_never_substitutes() {
     let pattern = Pattern::parse("plant/${client_id}/#").unwrap();
     for hostile in ["#", "+", "a/b", "", "a#", "+a", "\0"] {
         let bindings = Bindings { client_id: hostile, ..PRESS };
-        assert_eq!(bindings.value(Variable::ClientId), None);
+        assert_eq!(bindings.value(&Variable::ClientId), None);
         for topic in ["plant/#", "plant/+/#", "plant/x/y", "plant//x", "plant/a/b"] {
             assert!(pattern.covers(topic, &bindings).is_err(), "{hostile:?} reached {topic}");
         }
@@ -78,4 +79,28 @@ fn what_is_no_pattern_is_refused() {
     let deep = vec!["a"; PATTERN_LEVELS_MAX].join("/");
     assert!(Pattern::parse(&deep).is_ok());
     assert!(matches!(error(&format!("{deep}/a")), PatternError::TooDeep { .. }));
+}
+
+#[test]
+fn c01_a_topic_variable_of_a_token_fills_one_level_or_nothing() {
+    let pattern = Pattern::parse("plant/${claim.hall}/#").unwrap();
+    let grants = Grants::new([], [("hall", "3")]).unwrap();
+    let granted = Bindings { grants: &grants, ..PRESS };
+    assert!(pattern.covers("plant/3/x", &granted).is_ok());
+    assert!(pattern.covers("plant/4/x", &granted).is_err());
+    assert!(pattern.covers("plant/+/x", &granted).is_err());
+    // Whoever has no such variable is not spoken of.
+    assert!(pattern.covers("plant/3/x", &PRESS).is_err());
+    assert!(pattern.covers("plant//x", &PRESS).is_err());
+    for hostile in ["#", "+", "a/b", "", "3/#", "\0"] {
+        let grants = Grants::new([], [("hall", hostile)]).unwrap();
+        let bindings = Bindings { grants: &grants, ..PRESS };
+        for topic in ["plant/#", "plant/+/#", "plant/x/y", "plant//x", "plant/a/b", "plant/3/x"] {
+            assert!(pattern.covers(topic, &bindings).is_err(), "{hostile:?} reached {topic}");
+        }
+    }
+    for bad in ["a/${claim.}", "a/${claim.Hall}", "a/${claim.a.b}", "a/${claim}"] {
+        let error = Pattern::parse(bad).unwrap_err();
+        assert!(matches!(error, PatternError::UnknownVariable { .. }), "{bad}");
+    }
 }

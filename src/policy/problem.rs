@@ -3,6 +3,7 @@
 use super::pattern::{PATTERN_LEVELS_MAX, PatternError};
 use super::who::WhoError;
 use super::{PATTERNS_PER_RULE_MAX, RULES_MAX};
+use crate::identity::grants::GrantsError;
 use crate::source::{FieldProblem, SourceErrors};
 
 /// Everything that is wrong with one policy file.
@@ -52,6 +53,21 @@ pub enum PolicyProblem {
     #[error("the rule speaks of nobody")]
     #[diagnostic(help("name at least one role: who = [\"device\"]"))]
     Nobody,
+    /// A list of roles of tokens without any.
+    #[error("`role` is empty: no token has it")]
+    #[diagnostic(help("name a role, role = [\"viewer\"], or take the field out"))]
+    NoTokenRole,
+    /// A role of tokens in another form.
+    #[error("`{0}` cannot be a role of a token")]
+    #[diagnostic(help(
+        "a role has 1 to 32 characters of a-z, 0-9, '-', '_'; whether somebody is a device, a \
+         dashboard or an operator is for `who` to say"
+    ))]
+    TokenRole(String),
+    /// Roles or topic variables of a test that no token can have.
+    #[error("no token grants this: {0}")]
+    #[diagnostic(help("write role = [\"viewer\"] and vars = {{ plant = \"3\" }}"))]
+    TestGrants(#[from] GrantsError),
     /// A rule that says nothing.
     #[error("the rule says nothing")]
     #[diagnostic(help("give it `publish`, `subscribe`, `receive` or `client_id`"))]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::decide::{Operation, Subject};
 use super::pattern::Pattern;
 use super::who::Who;
-use crate::identity::Identity;
+use crate::identity::{Grants, Identity};
 use crate::mqtt::QoS;
 use crate::refusal::Refusal;
 
@@ -85,6 +85,8 @@ pub(super) struct Rule {
     pub(super) who: Vec<Who>,
     /// Empty: any issuer.
     pub(super) issuers: Vec<Box<str>>,
+    /// Roles of tokens, one of which is needed. Empty: none is.
+    pub(super) roles: Vec<Box<str>>,
     pub(super) publish: Vec<Pattern>,
     pub(super) subscribe: Vec<Pattern>,
     pub(super) receive: Vec<Pattern>,
@@ -113,6 +115,11 @@ impl Rule {
         self.issuers.is_empty() || self.issuers.iter().any(|issuer| **issuer == *identity.issuer())
     }
 
+    /// A rule with a `role` speaks only of whoever holds one of its roles.
+    pub(super) fn takes_roles_of(&self, grants: &Grants) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|role| grants.has_role(role))
+    }
+
     /// A rule with a `client_id` speaks only of sessions under such a Client Identifier.
     pub(super) fn takes_client_id(&self, subject: &Subject<'_>) -> bool {
         self.client_id
@@ -123,6 +130,7 @@ impl Rule {
     pub(super) fn speaks_of(&self, subject: &Subject<'_>) -> bool {
         self.names(subject.identity)
             && self.trusts_issuer_of(subject.identity)
+            && self.takes_roles_of(subject.grants)
             && self.takes_client_id(subject)
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::{Identity, Role};
+use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{
     ClientId, ProtocolVersion, Publish, PublishProperties, QoS, TopicFilter, TopicName,
 };
@@ -81,8 +81,7 @@ fn c14_an_empty_policy_denies_everything() {
         assert_eq!(publish(&empty, "operator/alice", "a"), Err(Refusal::NoRule));
         assert_eq!(subscribe(&empty, "operator/alice", "#"), Err(Refusal::NoRule));
         assert_eq!(receive(&empty, "operator/alice", "a"), Err(Refusal::NoRule));
-        let client_id = ClientId::new("alice");
-        let refused = empty.may_use_client_id(&identity("operator/alice"), &client_id);
+        let refused = empty.may_use_client_id(&author("operator/alice", "alice"));
         assert_eq!(refused.unwrap_err().refusal, Refusal::ClientIdNotPermitted);
     }
 }
@@ -263,8 +262,7 @@ fn client_ids_are_permitted_and_forbidden_by_rules() {
         "[[permit]]\nid='ids'\nwho=['device']\nclient_id='${device}*'\n\
          [[forbid]]\nid='old'\nwho=['device']\nclient_id='${device}-old'",
     );
-    let ask =
-        |who: &str, id: &str| rules.may_use_client_id(&identity(who), &ClientId::new(id)).cloned();
+    let ask = |who: &str, id: &str| rules.may_use_client_id(&author(who, id)).cloned();
     assert_eq!(ask("device/d", "d1").unwrap().as_str(), "ids");
     let refused = ask("device/d", "d-old").unwrap_err();
     assert_eq!(refused.refusal, Refusal::ClientIdNotPermitted);
@@ -457,4 +455,145 @@ proptest! {
             }
         }
     }
+}
+
+const BY_TOKEN: &str = r##"
+[[permit]]
+id = "viewers"
+who = ["dashboard"]
+role = ["viewer", "planner"]
+issuer = ["token:idp"]
+subscribe = ["hall/${claim.hall}/#"]
+[[permit]]
+id = "planners"
+who = ["dashboard"]
+role = ["planner"]
+publish = ["hall/${claim.hall}/plan"]
+client_id = "plan-*"
+schema = "none"
+[[forbid]]
+id = "no-guests"
+who = ["dashboard"]
+role = ["guest"]
+receive = ["hall/+/plan"]
+[[test]]
+who = "dashboard/wall"
+issuer = "token:idp"
+role = ["viewer"]
+vars = { hall = "3" }
+subscribe = "hall/3/#"
+expect = "allow"
+rule = "viewers"
+[[test]]
+who = "dashboard/wall"
+issuer = "token:idp"
+vars = { hall = "3" }
+subscribe = "hall/3/#"
+expect = "deny"
+[[test]]
+who = "dashboard/wall"
+issuer = "token:idp"
+role = ["planner"]
+client_id = "plan-1"
+expect = "allow"
+"##;
+
+fn holder(roles: &[&str], hall: Option<&str>) -> Author {
+    let identity = Identity::new("plant.example", Role::Dashboard, "wall", "token:idp").unwrap();
+    let variables = hall.map(|hall| ("hall", hall));
+    let grants = Grants::new(roles.iter().copied(), variables).unwrap();
+    Author::new(identity, ClientId::new("plan-1"), ProtocolVersion::V5)
+        .with_grants(Some(grants.into()))
+}
+
+#[test]
+fn a_rule_with_a_role_speaks_of_whoever_holds_it() {
+    let rules = policy(BY_TOKEN);
+    let asks = |author: &Author, filter: &str| {
+        let filter = TopicFilter::parse(filter).unwrap();
+        rules.may_subscribe(author, &filter).map(|permit| permit.rule.to_string()).ok()
+    };
+    let viewer = holder(&["viewer"], Some("3"));
+    assert_eq!(asks(&viewer, "hall/3/#"), Some("viewers".to_owned()));
+    assert_eq!(asks(&viewer, "hall/4/#"), None);
+    assert_eq!(asks(&viewer, "hall/+/#"), None);
+    assert_eq!(asks(&holder(&["viewer"], None), "hall/3/#"), None);
+    assert_eq!(asks(&holder(&["viewer"], Some("+")), "hall/+/#"), None);
+    assert_eq!(asks(&holder(&["view"], Some("3")), "hall/3/#"), None);
+    assert_eq!(asks(&holder(&[], Some("3")), "hall/3/#"), None);
+    // A certificate's identity of the same name has no role, and is another's.
+    assert_eq!(asks(&author("dashboard/wall", "plan-1"), "hall/3/#"), None);
+    let plan = TopicName::parse("hall/3/plan").unwrap();
+    let receives = |author: &Author| rules.may_receive(author, &plan).is_ok();
+    assert!(receives(&viewer));
+    assert!(!receives(&holder(&["viewer", "guest"], Some("3"))), "forbid wins");
+    assert!(rules.may_use_client_id(&holder(&["planner"], None)).is_ok());
+    assert!(rules.may_use_client_id(&viewer).is_err());
+}
+
+#[test]
+fn a_role_that_is_missing_is_explained() {
+    let rules = policy(BY_TOKEN);
+    let identity = Identity::new("plant.example", Role::Dashboard, "wall", "token:idp").unwrap();
+    let grants = Grants::new(["guest"], [("hall", "3")]).unwrap();
+    let explained = rules.explain_query(&Query {
+        identity: &identity,
+        client_id: &ClientId::new("wall"),
+        grants: &grants,
+        operation: Operation::Subscribe,
+        topic: "hall/3/#",
+        qos: QoS::AtMostOnce,
+        retain: false,
+        clear: false,
+    });
+    insta::assert_snapshot!(explained, @r#"
+    deny: spiffe://plant.example/dashboard/wall subscribe 'hall/3/#'
+      as client id 'wall'
+      no rule permits it
+      closest: `viewers` (policy.toml:4): it speaks of tokens with the role viewer or planner
+      considered:
+        - `viewers` (policy.toml:4): it speaks of tokens with the role viewer or planner
+      next: avow policy explain wall subscribe 'hall/3/#' --role dashboard --token-role guest --var 'hall=3' --with changed-policy.toml
+    "#);
+}
+
+#[test]
+fn what_no_token_grants_is_a_problem_of_the_file() {
+    let text = r##"version = 1
+[[permit]]
+id = "one"
+who = ["dashboard"]
+role = "viewer"
+subscribe = ["a/${claim.Plant}"]
+[[permit]]
+id = "two"
+who = ["dashboard"]
+role = ["Viewer"]
+subscribe = ["a"]
+[[permit]]
+id = "three"
+who = ["dashboard"]
+role = []
+subscribe = ["a"]
+[[test]]
+who = "dashboard/a"
+role = ["a b"]
+vars = { plant = 3 }
+subscribe = "a"
+expect = "deny"
+"##;
+    insta::assert_snapshot!(wrong(text), @r#"
+    policy.toml:5:8: `role` must be a list of strings, this is string
+        help: write `role = ["…"]`
+    policy.toml:6:14: `${claim.Plant}` is not a variable
+        help: the variables are ${device} (the identity's name), ${issuer}, ${client_id} and ${claim.NAME} (a topic variable of the token; NAME of a-z 0-9 - _)
+    policy.toml:10:9: `Viewer` cannot be a role of a token
+        help: a role has 1 to 32 characters of a-z, 0-9, '-', '_'; whether somebody is a device, a dashboard or an operator is for `who` to say
+    policy.toml:15:8: `role` is empty: no token has it
+        help: name a role, role = ["viewer"], or take the field out
+    policy.toml:19:8: no token grants this: roles: at most 16, each 1 to 32 of a-z 0-9 - _
+        help: write role = ["viewer"] and vars = { plant = "3" }
+    policy.toml:20:18: `vars` must be a table of strings, this is integer
+        help: write `vars = { plant = "3" }`
+    "#);
 }

@@ -8,10 +8,11 @@ use super::Policy;
 use super::decide::{Operation, Subject};
 use super::explain::{Decision, Query};
 use super::problem::PolicyProblem;
-use crate::identity::{Identity, Role};
+use crate::identity::grants::GrantsError;
+use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS};
 use crate::refusal::Refused;
-use crate::source::{Fields, Problems};
+use crate::source::{FieldProblem, Fields, Problems};
 
 /// One question and the answer that is expected.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Trial {
     span: Range<usize>,
     identity: Identity,
     client_id: String,
+    grants: Grants,
     question: Question,
     expect: Decision,
     rule: Option<String>,
@@ -33,6 +35,8 @@ enum Question {
 const FIELDS: &[&str] = &[
     "who",
     "issuer",
+    "role",
+    "vars",
     "client_id",
     "publish",
     "subscribe",
@@ -52,6 +56,7 @@ pub(super) fn read(
 ) -> Option<Trial> {
     let fields = Fields::new(table, span.clone(), "[[test]]", FIELDS, problems);
     let identity = read_identity(&fields, problems);
+    let grants = read_grants(&fields, problems);
     let client_id = fields.string("client_id", problems).map(|text| (*text.get_ref()).to_owned());
     let asked: Vec<_> = Operation::ALL
         .into_iter()
@@ -80,7 +85,7 @@ pub(super) fn read(
     let rule = fields.string("rule", problems).map(|text| (*text.get_ref()).to_owned());
     let identity = identity?;
     let client_id = client_id.unwrap_or_else(|| identity.name().to_owned());
-    Some(Trial { span, identity, client_id, question, expect, rule })
+    Some(Trial { span, identity, client_id, grants, question, expect, rule })
 }
 
 fn read_identity(fields: &Fields<'_>, problems: &mut Problems<PolicyProblem>) -> Option<Identity> {
@@ -101,6 +106,31 @@ fn read_identity(fields: &Fields<'_>, problems: &mut Problems<PolicyProblem>) ->
     identity
 }
 
+/// What the identity's token grants: `role = ["viewer"]`, `vars = { plant = "3" }`.
+fn read_grants(fields: &Fields<'_>, problems: &mut Problems<PolicyProblem>) -> Grants {
+    let roles = fields.strings("role", problems).unwrap_or_default();
+    let mut variables = Vec::new();
+    let table = fields.table("vars", problems);
+    for (name, value) in table.iter().flat_map(|(table, _)| table.iter()) {
+        match value.get_ref().as_str() {
+            Some(text) => variables.push((name.get_ref().as_ref(), text)),
+            None => {
+                let (field, expected, example) =
+                    ("vars", "a table of strings", "{ plant = \"3\" }");
+                let found = value.get_ref().type_str();
+                let wrong = FieldProblem::Type { field, expected, found, example };
+                problems.push(value.span(), wrong);
+            }
+        }
+    }
+    let roles = roles.iter().map(|role| *role.get_ref());
+    Grants::new(roles, variables).unwrap_or_else(|error| {
+        let at = if error == GrantsError::Roles { "role" } else { "vars" };
+        problems.push(fields.span_of(at).unwrap_or_default(), error);
+        Grants::default()
+    })
+}
+
 impl Trial {
     /// Asks `policy`; another answer than the expected one is a problem.
     pub(super) fn run(&self, policy: &Policy, problems: &mut Problems<PolicyProblem>) {
@@ -111,6 +141,7 @@ impl Trial {
                 let explanation = policy.explain_query(&Query {
                     identity: &self.identity,
                     client_id: &client_id,
+                    grants: &self.grants,
                     operation: *operation,
                     topic,
                     qos: *qos,
@@ -134,7 +165,8 @@ impl Trial {
     }
 
     fn ask_client_id(&self, policy: &Policy) -> (Decision, Option<String>, String) {
-        let subject = Subject { identity: &self.identity, client_id: &self.client_id };
+        let subject =
+            Subject { identity: &self.identity, client_id: &self.client_id, grants: &self.grants };
         match policy.index.judge_client_id(&subject).permitted() {
             Ok(rule) => {
                 let help = format!("`{}` permits this client id", rule.id);

@@ -43,6 +43,7 @@ use jsonschema::Validator;
 pub use check::{Conforming, Outcome};
 pub use problem::{SchemaError, SchemaProblem};
 
+use crate::identity::Grants;
 use crate::mqtt::TopicName;
 use crate::policy::{Bindings, Trie};
 
@@ -107,7 +108,7 @@ impl Schemas {
 
     fn find(&self, topic: &str) -> Option<&Schema> {
         // Filters of the registry have no variables.
-        let nothing = Bindings { device: "", issuer: "", client_id: "" };
+        let nothing = Bindings { device: "", issuer: "", client_id: "", grants: Grants::NONE };
         let mut found = None;
         let _first = self.by_topic.walk(topic, &nothing, &mut |at| {
             found = self.schemas.get(*at);

@@ -12,7 +12,7 @@ use super::compile::compile;
 use super::json::Bounds;
 use super::problem::{SchemaError, SchemaProblem};
 use super::{OnFailure, SCHEMAS_MAX, Schema, Schemas};
-use crate::policy::{Pattern, Trie, Variable};
+use crate::policy::{Pattern, Trie};
 use crate::source::{Fields, Problems, named};
 
 type Found = Problems<SchemaProblem>;
@@ -160,7 +160,7 @@ fn read_filter(filter: &Spanned<&str>, problems: &mut Found) -> Option<Pattern> 
             return None;
         }
     };
-    let problem = if Variable::ALL.into_iter().any(|variable| pattern.uses(variable)) {
+    let problem = if pattern.variables().next().is_some() {
         SchemaProblem::FilterVariable(text.to_owned())
     } else if text.starts_with('$') {
         SchemaProblem::FilterReserved(text.to_owned())

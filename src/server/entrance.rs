@@ -4,7 +4,8 @@
 //! WebSockets are served; a name. One deadline covers them all, and CONNECT behind them. A refused
 //! upgrade is answered, within a bound of its own; everything else just ends.
 //!
-//! Not here: how many may come at once. Invariant: who comes out has an identity.
+//! Not here: how many may come at once. Invariant: who comes out has an identity, or comes from an
+//! entrance that takes tokens, and gets one by its CONNECT or goes no further.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::clock::Clock;
-use super::handshake::{self, Peer, Refused};
+use super::handshake::{self, Refused};
 use super::options::{Bounds, ProxyOptions, WebSocketOptions};
 use super::proxy::{self, ProxyRefusal, Source};
 use super::socket::Handshaken;
@@ -49,6 +50,7 @@ pub(super) struct Entrance {
 
 struct WebSocketRules {
     upgrade: UpgradeRules,
+    takes_tokens: bool,
     message_bytes_max: usize,
 }
 
@@ -100,6 +102,7 @@ impl Entrance {
         let WebSocketOptions { tls, path, origins, allow_no_origin, .. } = options;
         let websocket = WebSocketRules {
             upgrade: UpgradeRules { path, origins, allow_no_origin },
+            takes_tokens: options.takes_tokens,
             message_bytes_max: options.message_bytes_max,
         };
         Self { websocket: Some(websocket), ..Self::mqtt(around, tls, options.proxy) }
@@ -139,7 +142,8 @@ impl Entrance {
         let secured = self.in_time(deadline, self.shake_hands(socket)).await?;
         match &self.websocket {
             None => {
-                let facts = self.establish(&secured.stream, peer)?.named()?;
+                // Here nothing but a certificate names anybody.
+                let facts = handshake::certified(self.establish(&secured.stream, peer)?)?;
                 let begin = secured.begin;
                 let handshaken = detach(secured.stream)?;
                 Ok(Entered { facts, handshaken, begin })
@@ -179,11 +183,15 @@ impl Entrance {
         };
         // Only a request that is right in itself is told about its certificate.
         let judged = match judged {
-            Ok(accepted) => match self.establish(&stream, peer)? {
-                Peer::Named(facts) => Ok((*facts, accepted)),
-                // Here a token in CONNECT will give a name to whoever has none.
-                Peer::Nameless => Err(UpgradeRefusal::NoCertificate),
-            },
+            Ok(accepted) => {
+                let facts = self.establish(&stream, peer)?;
+                // A token in CONNECT may give a name to whoever has none.
+                if facts.certificate.is_some() || rules.takes_tokens {
+                    Ok((facts, accepted))
+                } else {
+                    Err(UpgradeRefusal::NoCertificate)
+                }
+            }
             Err(refusal) => Err(refusal),
         };
         match judged {
@@ -214,7 +222,11 @@ impl Entrance {
         let _ = timeout_at(self.around.clock.deadline(linger), answered).await;
     }
 
-    fn establish(&self, stream: &TlsStream<TcpStream>, peer: SocketAddr) -> Result<Peer, Refused> {
+    fn establish(
+        &self,
+        stream: &TlsStream<TcpStream>,
+        peer: SocketAddr,
+    ) -> Result<ConnectionFacts, Refused> {
         let (_, tls) = stream.get_ref();
         handshake::establish(tls, peer, &self.around.issuers, self.around.clock.now())
     }

@@ -11,7 +11,7 @@ use rustls::ServerConnection;
 use super::proxy::ProxyRefusal;
 use super::tls::{HandshakeFailure, TlsFacts};
 use super::upgrade::UpgradeRefusal;
-use crate::broker::ConnectionFacts;
+use crate::broker::{Certified, ConnectionFacts};
 use crate::identity::{CertificateRefusal, Issuers, identify};
 use crate::time::Now;
 
@@ -46,48 +46,27 @@ impl From<UpgradeRefusal> for Refused {
     }
 }
 
-/// Who TLS says is there.
-#[derive(Debug)]
-pub(super) enum Peer {
-    /// Whoever the certificate names.
-    Named(Box<ConnectionFacts>),
-    /// A peer without a certificate, where the listener lets it come so far. It has no identity,
-    /// and so no shard and no session; a credential in CONNECT would have to make it one.
-    Nameless,
-}
-
-impl Peer {
-    /// The facts of a peer on a listener where nothing but a certificate names it.
-    pub(super) fn named(self) -> Result<ConnectionFacts, Refused> {
-        match self {
-            Self::Named(facts) => Ok(*facts),
-            Self::Nameless => Err(Refused { reason: CertificateRefusal::NoCertificate.name() }),
-        }
-    }
-}
-
-/// Establishes who is at the other end of `tls`, whose address is `peer`.
+/// Establishes who is at the other end of `tls`, whose address is `peer`, and what the log will say
+/// of it. Without a certificate nobody is anybody yet: whether that may be is for the caller to say,
+/// and then a token in CONNECT must name it.
 pub(super) fn establish(
     tls: &ServerConnection,
     peer: SocketAddr,
     issuers: &Issuers,
     now: Now,
-) -> Result<Peer, Refused> {
+) -> Result<ConnectionFacts, Refused> {
     let certificates = tls.peer_certificates().unwrap_or_default();
-    if certificates.is_empty() {
-        return Ok(Peer::Nameless);
-    }
-    let certificate = identify(certificates, issuers, now.unix)
-        .map_err(|refusal| Refused { reason: refusal.name() })?;
+    let certificate = match certificates {
+        [] => None,
+        _ => {
+            let facts = identify(certificates, issuers, now.unix)
+                .map_err(|refusal| Refused { reason: refusal.name() })?;
+            Some(Certified::from(&facts))
+        }
+    };
     let session = TlsFacts::of(tls).map_err(|_| Refused { reason: "tls.failed" })?;
-    Ok(Peer::Named(Box::new(ConnectionFacts {
-        identity: certificate.identity().clone(),
-        x5t: *certificate.x5t(),
-        spki_sha256: *certificate.spki_sha256(),
-        issuer_name: certificate.issuer_name().to_owned(),
-        serial: certificate.serial().to_owned(),
-        not_before: certificate.not_before(),
-        not_after: certificate.not_after(),
+    Ok(ConnectionFacts {
+        certificate,
         peer,
         tls_version: match session.version {
             rustls::ProtocolVersion::TLSv1_2 => "1.2",
@@ -95,5 +74,13 @@ pub(super) fn establish(
         },
         tls_suite: session.suite.as_str().unwrap_or("unknown").to_owned(),
         exporter_sha256: session.exporter_hash,
-    })))
+    })
+}
+
+/// The facts of a peer on a listener where nothing but a certificate names it.
+pub(super) fn certified(facts: ConnectionFacts) -> Result<ConnectionFacts, Refused> {
+    match facts.certificate {
+        Some(_) => Ok(facts),
+        None => Err(Refused { reason: CertificateRefusal::NoCertificate.name() }),
+    }
 }

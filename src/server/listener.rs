@@ -238,7 +238,9 @@ impl Acceptor {
     }
 
     fn give(&self, opened: Opened) {
-        let hash = shard_hash(&opened.facts.identity);
+        // Who has no certificate has no identity before CONNECT. All of them share one shard, so
+        // that the sessions of one of them do; their identities are never a certificate's.
+        let hash = opened.facts.identity().map_or(NAMELESS_HASH, shard_hash);
         self.shards.send_hashed(hash, Message::Opened(Box::new(opened)));
     }
 
@@ -257,6 +259,9 @@ impl Acceptor {
         }
     }
 }
+
+/// Where connections without a certificate go.
+const NAMELESS_HASH: u64 = 0;
 
 /// What decides the shard of an identity; the same in every run.
 fn shard_hash(identity: &Identity) -> u64 {

@@ -56,6 +56,8 @@ pub struct WebSocketOptions {
     pub origins: Vec<String>,
     /// Whether a client that names no Origin may connect; a browser always names one.
     pub allow_no_origin: bool,
+    /// Whether a client without a certificate comes as far as CONNECT, where a token may name it.
+    pub takes_tokens: bool,
     /// Longest message of a connection that has sent CONNECT, in bytes.
     pub message_bytes_max: usize,
     /// Whether proxies stand before `listen`, and which.

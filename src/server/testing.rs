@@ -16,7 +16,7 @@ use crate::broker::{Backlog, Broker, Settings};
 use crate::evidence::LogKey;
 use crate::identity::authority::Credential;
 use crate::identity::testing::{NOW, Plant};
-use crate::identity::{Issuers, Role};
+use crate::identity::{Issuers, Role, TokenKeys};
 use crate::limits::LimitsConfig;
 use crate::policy::Policy;
 use crate::schema::Schemas;
@@ -53,6 +53,7 @@ pub(super) fn make_broker() -> MakeBroker {
         shard: 0,
         bounds: session::Bounds::default(),
         backlog: Backlog::default(),
+        tokens: Arc::new(TokenKeys::none()),
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(
             Schemas::parse(

@@ -58,7 +58,7 @@ pub(super) enum UpgradeRefusal {
     Origin,
     /// The subprotocol `mqtt` is not offered.
     Subprotocol,
-    /// No client certificate, and nothing else yet that could stand for one.
+    /// No client certificate, where no token can stand for one.
     NoCertificate,
 }
 

@@ -101,11 +101,15 @@ impl Phase {
             (_, A::ServerOnly) => Violation("only a server sends this packet"),
             // The shell reads nothing between CONNECT and CONNACK, so only a bug of ours gets here.
             (Self::Connecting, _) => Violation("a packet before CONNACK"),
-            // No method was agreed on in CONNECT, so none can be used. [MQTT-4.12.0-1]
-            (Self::Connected, A::Auth) => Violation("AUTH without an Authentication Method"),
             (
                 Self::Connected,
-                A::Publish | A::Acknowledgement | A::Subscription | A::Ping | A::Disconnect,
+                A::Publish
+                | A::Acknowledgement
+                | A::Subscription
+                | A::Ping
+                | A::Disconnect
+                // Whether CONNECT agreed on a method is the handler's to say.
+                | A::Auth,
             ) => Handle,
         }
     }
@@ -148,7 +152,7 @@ mod tests {
         Connected + Subscription -> Handle
         Connected + Ping -> Handle
         Connected + Disconnect -> Handle
-        Connected + Auth -> Violation("AUTH without an Authentication Method")
+        Connected + Auth -> Handle
         Connected + ServerOnly -> Violation("only a server sends this packet")
         Closing + Connect -> Ignore
         Closing + Publish -> Ignore

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::identity::Identity;
+use crate::identity::{Grants, Identity};
 use crate::mqtt::{ClientId, ProtocolVersion, Publish, TopicName};
 
 /// Who sends: an identity under one of its Client Identifiers. Cheap to clone.
@@ -14,15 +14,23 @@ struct AuthorInner {
     identity: Identity,
     client_id: ClientId,
     version: ProtocolVersion,
+    grants: Option<Arc<Grants>>,
 }
 
 impl Author {
     /// The author behind one session.
     pub fn new(identity: Identity, client_id: ClientId, version: ProtocolVersion) -> Self {
-        Self(Arc::new(AuthorInner { identity, client_id, version }))
+        Self(Arc::new(AuthorInner { identity, client_id, version, grants: None }))
     }
 
-    /// The identity of the certificate.
+    /// The same author, who holds `grants` in place of what it held before.
+    pub fn with_grants(&self, grants: Option<Arc<Grants>>) -> Self {
+        let AuthorInner { identity, client_id, version, .. } = &*self.0;
+        let (identity, client_id) = (identity.clone(), client_id.clone());
+        Self(Arc::new(AuthorInner { identity, client_id, version: *version, grants }))
+    }
+
+    /// The identity of the certificate or of the token.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
     }
@@ -35,6 +43,11 @@ impl Author {
     /// The protocol version of the connection.
     pub fn version(&self) -> ProtocolVersion {
         self.0.version
+    }
+
+    /// What its credential grants besides the name: nothing, if that is a certificate.
+    pub fn grants(&self) -> &Grants {
+        self.0.grants.as_deref().unwrap_or(Grants::NONE)
     }
 }
 

@@ -12,8 +12,8 @@ pub enum Timer<C, S> {
     /// When a connection may have been silent for one and a half times its Keep Alive.
     /// [MQTT-3.1.2-22]
     KeepAlive(C),
-    /// When the certificate of a connection may have come to its end.
-    CertificateEnd(C),
+    /// When the credential of a connection, certificate or token, may have come to its end.
+    CredentialEnd(C),
     /// When a connection that was slowed may be read again.
     Unpause(C),
     /// When a session without a connection comes to its end.

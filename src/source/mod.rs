@@ -162,6 +162,11 @@ impl<P> Problems<P> {
         }
     }
 
+    /// How many so far.
+    pub(crate) fn count(&self) -> usize {
+        self.found.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -14,7 +14,7 @@ use crate::time::Instant;
 pub const LINES_PER_SECOND_MAX: u32 = 20;
 
 const SECOND_NANOS: u64 = 1_000_000_000;
-const KINDS: usize = 10;
+const KINDS: usize = 12;
 
 /// Bounds how many events become lines.
 #[derive(Debug, Default)]
@@ -104,6 +104,8 @@ fn kind_row(kind: EventKind) -> (usize, &'static str, Level) {
         EventKind::WillPublished => (7, "will", Level::INFO),
         EventKind::WillRefused => (8, "will.refused", Level::WARN),
         EventKind::Violated => (9, "violation", Level::WARN),
+        EventKind::Reauthenticated => (10, "reauth", Level::INFO),
+        EventKind::ReauthRefused => (11, "reauth.refused", Level::WARN),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each test makes a plant of its own in a scratch directory and serves it on loopback
 //! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
 //! hold the promise of the log, [`refusals`] is bad input of every kind, [`websocket`] is the way in
-//! for browsers, [`proxy`] the one behind a proxy, [`demo`] is the command of the README.
+//! for browsers, [`tokens`] what names those without a certificate, [`proxy`] the one behind a proxy, [`demo`] is the command of the README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
@@ -27,5 +27,7 @@ mod sessions;
 mod strangers;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod websocket;

@@ -14,10 +14,10 @@ use crate::harness::{Broker, Bundle, Plant, beside_this, free_port, run};
 use crate::raw::{Answer, Raw, Version, connect, packet, publish, secure, socket, tls};
 use crate::strangers::{COUNT, HOST, Stage, is_there, level};
 
-const ORIGIN: &str = "https://wall.plant.example";
-const BINARY: u8 = 0x82;
+pub(crate) const ORIGIN: &str = "https://wall.plant.example";
+pub(crate) const BINARY: u8 = 0x82;
 const TEXT: u8 = 0x81;
-const CLOSE: u8 = 0x88;
+pub(crate) const CLOSE: u8 = 0x88;
 
 /// A plant with a WebSocket listener, of which `more` says the rest; and the listener's port.
 pub(crate) fn plant(origin: &str, more: &str) -> (Plant, u16) {
@@ -27,6 +27,15 @@ pub(crate) fn plant(origin: &str, more: &str) -> (Plant, u16) {
     );
     plant.edit("avow.toml", |text| text.to_owned() + &section);
     (plant, port)
+}
+
+/// Takes the key of tokens out of the configuration.
+fn without_tokens(plant: &Plant) {
+    plant.edit("avow.toml", |text| {
+        let (before, rest) = text.split_once("\n[[token_key]]\n").unwrap();
+        let (_, after) = rest.split_once("\n[files]").unwrap();
+        format!("{before}\n[files]{after}")
+    });
 }
 
 fn at(port: u16) -> SocketAddr {
@@ -51,16 +60,21 @@ fn good_request() -> String {
 }
 
 /// A WebSocket, or what wants to become one.
-struct Socket(StreamOwned<ClientConnection, TcpStream>);
+pub(crate) struct Socket(StreamOwned<ClientConnection, TcpStream>);
 
 impl Socket {
-    fn open(port: u16, trusting: &Bundle, showing: Option<&Bundle>) -> Self {
+    pub(crate) fn open(port: u16, trusting: &Bundle, showing: Option<&Bundle>) -> Self {
         Self(secure(socket(at(port)), tls(trusting, showing)))
     }
 
     /// Upgraded.
     fn upgraded(port: u16, bundle: &Bundle) -> Self {
-        let mut socket = Self::open(port, bundle, Some(bundle));
+        Self::upgraded_as(port, bundle, Some(bundle))
+    }
+
+    /// Upgraded, with the certificate of `showing`, if any.
+    pub(crate) fn upgraded_as(port: u16, trusting: &Bundle, showing: Option<&Bundle>) -> Self {
+        let mut socket = Self::open(port, trusting, showing);
         socket.send(good_request().as_bytes());
         let answer = socket.head();
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
@@ -72,13 +86,13 @@ impl Socket {
     }
 
     /// Sends bytes; whether they arrive is seen by what comes back.
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
     }
 
     /// The head of an HTTP answer.
     #[track_caller]
-    fn head(&mut self) -> String {
+    pub(crate) fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             match self.bytes(1) {
@@ -101,7 +115,7 @@ impl Socket {
 
     /// The next frame, of at most 64 KiB: its first byte and payload.
     #[track_caller]
-    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(crate) fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let head = self.bytes(2)?;
         let length = match head[1] {
             126 => self.bytes(2)?.iter().fold(0, |length, byte| length * 256 + usize::from(*byte)),
@@ -125,7 +139,7 @@ impl Socket {
 
     /// MQTT's bytes until there are `count`, each from a binary frame.
     #[track_caller]
-    fn mqtt(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn mqtt(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
             let (kind, payload) = self.frame().expect("a frame");
@@ -137,7 +151,7 @@ impl Socket {
 }
 
 /// A masked frame. Length and mask take what they need.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match u8::try_from(payload.len()) {
         Ok(short @ 0..126) => frame.push(0x80 | short),
@@ -364,6 +378,7 @@ fn one_deadline_covers_everything_until_connect() {
 fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
     for asks in ["optional", "none"] {
         let (plant, port) = plant(ORIGIN, &format!("client_certificate = \"{asks}\""));
+        without_tokens(&plant);
         let device = plant.device("press-7");
         let elsewhere = Plant::new();
         let stranger = elsewhere.device("press-7");
@@ -399,7 +414,7 @@ fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
 
 // --- MQTT.js in Node ----------------------------------------------------------------------------
 
-fn js_is_there(module: &str, why: &str) -> bool {
+pub(crate) fn js_is_there(module: &str, why: &str) -> bool {
     let mut probe = Command::new("node");
     probe.args(["-e", &format!("require('{module}')")]).current_dir(beside_this("clients/js"));
     is_there(module, &mut probe, why)
@@ -432,7 +447,7 @@ fn mqtt_js_over_websocket_speaks_5_0() {
 // --- MQTT.js in headless Chromium ---------------------------------------------------------------
 
 /// Whether Chromium and what drives it are there.
-fn chromium_is_there() -> bool {
+pub(crate) fn chromium_is_there() -> bool {
     let why = "playwright-core is not installed (npm ci in tests/end_to_end/clients/js)";
     let mut probe = Command::new("sh");
     probe.args(["-c", &format!("command -v {}", chromium())]);
@@ -445,7 +460,7 @@ fn chromium() -> String {
 }
 
 /// Chromium, on a page from `page_port`, with the certificate of `bundle` at hand.
-fn browser(plant: &Plant, page_port: u16, port: u16, bundle: &Bundle) -> Command {
+pub(crate) fn browser(plant: &Plant, page_port: u16, port: u16, bundle: &Bundle) -> Command {
     let mut command = Command::new("node");
     command.stdin(Stdio::null()).arg(beside_this("clients/js/browser.js")).arg(chromium());
     command.args([page_port, port].map(|port| port.to_string())).arg(&bundle.dir);
@@ -479,7 +494,7 @@ fn a_dashboard_in_chromium_speaks_5_0() {
 }
 
 /// Without a certificate Chromium gets as far as the credential from the right page, and no further
-/// than the Origin from another. A token will let the first one in.
+/// than the Origin from another.
 #[test]
 fn chromium_without_a_certificate_is_refused_and_a_foreign_page_before_it() {
     if !chromium_is_there() {
@@ -488,6 +503,7 @@ fn chromium_without_a_certificate_is_refused_and_a_foreign_page_before_it() {
     let (page_port, foreign_port) = (free_port(), free_port());
     let origin = format!("https://localhost:{page_port}");
     let (plant, port) = plant(&origin, "client_certificate = \"none\"");
+    without_tokens(&plant);
     let dashboard = plant.dashboard("wall");
     let broker: Broker = plant.serve();
     let ended = |page_port: u16, why: &str| {

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avow::broker::{Backlog, Broker, ConnectionFacts, ConnectionId, Input, Output, Settings};
+use avow::broker::{
+    Backlog, Broker, Certified, ConnectionFacts, ConnectionId, Input, Output, Settings,
+};
 use avow::evidence::{Batch, BatchId};
-use avow::identity::{Identity, Role};
+use avow::identity::{Identity, Role, TokenKeys};
 use avow::limits::LimitsConfig;
 use avow::mqtt::{
     ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, PacketId, ProtocolVersion,
@@ -79,6 +81,7 @@ impl Plant {
             node: "plant".into(),
             shard: 0,
             bounds: Bounds::default(),
+            tokens: Arc::new(TokenKeys::none()),
             backlog: Backlog::default(),
             policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
             schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
@@ -105,13 +108,15 @@ impl Plant {
 
     fn connect(&mut self, connection: ConnectionId, role: Role, name: &str) {
         let facts = ConnectionFacts {
-            identity: Identity::new("plant", role, name, "plant").unwrap(),
-            x5t: [0; 32],
-            spki_sha256: [0; 32],
-            issuer_name: String::new(),
-            serial: String::new(),
-            not_before: UnixNanos::new(0),
-            not_after: UnixNanos::from_seconds(2_000_000),
+            certificate: Some(Certified {
+                identity: Identity::new("plant", role, name, "plant").unwrap(),
+                x5t: [0; 32],
+                spki_sha256: [0; 32],
+                issuer_name: String::new(),
+                serial: String::new(),
+                not_before: UnixNanos::new(0),
+                not_after: UnixNanos::from_seconds(2_000_000),
+            }),
             peer: "127.0.0.1:9".parse().unwrap(),
             tls_version: "1.3",
             tls_suite: String::new(),

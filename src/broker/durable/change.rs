@@ -10,14 +10,19 @@
 //! bytes make the reader panic. The records of a snapshot are of this format too: tags from 32 on
 //! stand in snapshots only.
 
+mod author;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use self::author::{read_author, read_grants, write_author, write_grants};
 use super::bytes::{Reader, Writer};
 use super::replay::LogBody;
-use crate::identity::Identity;
+use crate::identity::Grants;
 use crate::mqtt::{
-    ClientId, PacketId, ProtocolVersion, PublishProperties, QoS, RetainHandling, TopicFilter,
-    TopicName, Will, WillProperties, decode_forwarded, encode_forwarded,
+    PacketId, PublishProperties, QoS, RetainHandling, TopicFilter, TopicName, Will, WillProperties,
+    decode_forwarded, encode_forwarded,
 };
 use crate::routing::{SessionKey, Subscription};
 use crate::session::Author;
@@ -68,6 +73,8 @@ pub(crate) enum Change {
     Full { key: SessionKey, index: u64 },
     /// The retained messages for this filter were all sent.
     Walked { key: SessionKey, filter: TopicFilter },
+    /// A new token of its client grants this, in place of what the one before did.
+    Granted { key: SessionKey, grants: Arc<Grants> },
 
     /// Where the snapshot stands: entries before it, and the next session key.
     Position { index: u64, next_session: u64 },
@@ -215,6 +222,10 @@ impl Change {
                 w.number(key.0);
                 w.number(*index);
             }
+            Self::Granted { key, grants } => {
+                w.number(key.0);
+                write_grants(&mut w, grants);
+            }
             of_snapshot => of_snapshot.encode_of_snapshot(&mut w),
         }
     }
@@ -289,6 +300,7 @@ impl Change {
             Self::Skipped { .. } => 11,
             Self::Full { .. } => 12,
             Self::Walked { .. } => 13,
+            Self::Granted { .. } => 14,
             Self::Position { .. } => 32,
             Self::Message(_) => 33,
             Self::Retained { .. } => 34,
@@ -356,6 +368,7 @@ impl Change {
             11 => Self::Skipped { key: key(r)?, index: r.number()? },
             12 => Self::Full { key: key(r)?, index: r.number()? },
             13 => Self::Walked { key: key(r)?, filter: filter(r)? },
+            14 => Self::Granted { key: key(r)?, grants: read_grants(r)? },
             _ => return Self::read_of_snapshot(tag, r, body),
         })
     }
@@ -530,29 +543,6 @@ fn read_subscription(r: &mut Reader<'_>) -> Option<(Subscription, RetainHandling
         identifier,
     };
     Some((subscription, handling))
-}
-
-fn write_author(w: &mut Writer<'_>, author: &Author) {
-    w.text(author.identity().uri());
-    w.text(author.identity().issuer());
-    w.text(author.client_id().as_str());
-    w.byte(match author.version() {
-        ProtocolVersion::V3_1 => 3,
-        ProtocolVersion::V3_1_1 => 4,
-        ProtocolVersion::V5 => 5,
-    });
-}
-
-fn read_author(r: &mut Reader<'_>) -> Option<Author> {
-    let identity = Identity::parse(r.text()?, r.text()?).ok()?;
-    let client_id = ClientId::new(r.text()?);
-    let version = match r.byte()? {
-        3 => ProtocolVersion::V3_1,
-        4 => ProtocolVersion::V3_1_1,
-        5 => ProtocolVersion::V5,
-        _ => return None,
-    };
-    Some(Author::new(identity, client_id, version))
 }
 
 fn write_will(w: &mut Writer<'_>, will: &Will) {

@@ -277,6 +277,11 @@ impl Replay {
                     session.retained.retain(|cursor| cursor.filter != filter);
                 }
             }
+            Change::Granted { key, grants } => {
+                if let Some(session) = self.broker.sessions.get_mut(&key) {
+                    session.author = session.author.with_grants(Some(grants));
+                }
+            }
             of_snapshot => self.restore(of_snapshot),
         }
     }

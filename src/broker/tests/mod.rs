@@ -4,6 +4,7 @@ mod deliveries;
 mod flow;
 mod line;
 mod sessions;
+mod tokens;
 mod wills;
 
 use std::collections::BTreeMap;
@@ -197,12 +198,13 @@ impl Rig {
         }
     }
 
-    /// Opens a connection of `role/name`; nothing is sent on it yet.
+    /// Opens a connection of `role/name`, or without a certificate if that is empty; nothing is
+    /// sent on it yet.
     pub(super) fn open(&mut self, uri_path: &str) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let uri = format!("spiffe://plant/{uri_path}");
-        let facts = ConnectionFacts {
+        let certificate = (!uri_path.is_empty()).then(|| Certified {
             identity: Identity::parse(&uri, "plant").unwrap(),
             x5t: [3; 32],
             spki_sha256: [4; 32],
@@ -210,6 +212,9 @@ impl Rig {
             serial: "01".into(),
             not_before: UnixNanos::new(0),
             not_after: UnixNanos::from_seconds(1_000_000 + 30 * 86_400),
+        });
+        let facts = ConnectionFacts {
+            certificate,
             peer: "127.0.0.1:4000".parse().unwrap(),
             tls_version: "1.3",
             tls_suite: "TLS13_AES_256_GCM_SHA384".into(),

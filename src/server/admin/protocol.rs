@@ -9,10 +9,11 @@ use super::REQUEST_BYTES_MAX;
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
-pub const ACTS: [&str; 9] = [
+pub const ACTS: [&str; 10] = [
     "certificate.issue",
     "certificate.renew",
     "certificate.revoke",
+    "token.issue",
     "identity.approve",
     "policy.reload",
     "log.read",
@@ -22,11 +23,14 @@ pub const ACTS: [&str; 9] = [
 ];
 
 /// Names of the facts of an act.
-pub const FACTS: [&str; 12] = [
+pub const FACTS: [&str; 15] = [
     "identity",
     "issuer",
     "serial",
     "x5t",
+    "kid",
+    "jti",
+    "roles",
     "spki_sha256",
     "not_before",
     "not_after",

@@ -104,7 +104,7 @@ where
         let stream = acceptor.accept(socket).await.unwrap();
         let (_, tls) = stream.get_ref();
         let peer = crate::server::handshake::establish(tls, peer, &site.issuers, now()).unwrap();
-        let facts = peer.named().unwrap();
+        let facts = crate::server::handshake::certified(peer).unwrap();
         let handshaken = crate::server::socket::Handshaken::detach(stream).unwrap();
         let local = Rc::new(Local::new(bounds));
         let link = Rc::new(Link::new(ID));
@@ -202,7 +202,7 @@ fn a_session_from_connect_to_close() {
         assert_eq!(client.read_to_end(&mut rest).unwrap(), 0, "close_notify came");
     };
     between(Bounds::default(), client, async move |mut shard: Shard| {
-        assert_eq!(shard.facts.identity.name(), "press-7");
+        assert_eq!(shard.facts.certificate.as_ref().unwrap().identity.name(), "press-7");
         assert_eq!(shard.facts.tls_version, "1.3");
         assert_eq!(shard.packets().await, [connect_packet("c")], "CONNECT comes alone");
         assert!(shard.is_silent().await, "nothing behind it is read before the answer");

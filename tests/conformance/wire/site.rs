@@ -12,7 +12,7 @@ use avow::broker::{About, Backlog, Broker, Settings};
 use avow::evidence::LogKey;
 use avow::identity::authority::{Authority, Credential, create_root};
 use avow::identity::profile::Profiles;
-use avow::identity::{Issuer, Issuers, Role};
+use avow::identity::{Issuer, Issuers, Role, TokenKeys};
 use avow::limits::{AddressLimiter, LimitsConfig};
 use avow::policy::Policy;
 use avow::schema::Schemas;
@@ -178,6 +178,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::serv
         node: "wire".into(),
         shard: 0,
         bounds,
+        tokens: Arc::new(TokenKeys::none()),
         backlog: Backlog::default(),
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1\n", read).unwrap()),

@@ -7,6 +7,8 @@
 //             the browser shows the certificate of CREDENTIAL_DIR and subscribes; a device outside
 //             the browser publishes over MQTT at every QoS. Prints how many arrived at each, in
 //             order and unchanged.
+//   token     as dashboard, and one argument more: the browser shows no certificate but this token,
+//             in the password field.
 //   refused   the browser shows no certificate, and must not get a WebSocket. Prints what the page
 //             was told.
 "use strict";
@@ -35,12 +37,13 @@ function serve(port, certificate, key) {
 }
 
 /** In the page: connects, subscribes, keeps what arrives in `window.arrived`. */
-async function watch({ url, version, clientId, topic }) {
+async function watch({ url, version, clientId, topic, token }) {
   const { mqtt } = window;
   window.arrived = [];
   const client = await mqtt.connectAsync(url, {
     protocolVersion: version,
     clientId,
+    ...(token ? { username: "dashboard", password: token } : {}),
     reconnectPeriod: 0,
     connectTimeout: 20_000,
   }, false);
@@ -61,8 +64,9 @@ function open({ url }) {
   });
 }
 
-async function dashboard(page, url, clientId, [version, host, port, deviceDir, topic, count]) {
-  const watching = { url, version: Number(version), clientId, topic };
+async function dashboard(page, url, clientId, rest) {
+  const [version, host, port, deviceDir, topic, count, token] = rest;
+  const watching = { url, version: Number(version), clientId, topic, token };
   assert.deepStrictEqual(await page.evaluate(watch, watching), [2]);
   const read = (name) => fs.readFileSync(path.join(deviceDir, name));
   const device = await mqtt.connectAsync({
@@ -114,7 +118,7 @@ async function main() {
     await page.goto(`https://localhost:${pagePort}/`);
     const { client_id: clientId } =
       JSON.parse(fs.readFileSync(path.join(credentialDir, "connect.json")));
-    const said = mode === "dashboard"
+    const said = mode === "dashboard" || mode === "token"
       ? await dashboard(page, url, clientId, rest)
       : await page.evaluate(open, { url });
     console.log(JSON.stringify(said));
