@@ -7,11 +7,15 @@
 #[expect(dead_code, reason = "shared with benches of other loads")]
 mod support;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use avow::identity::Role;
 use mio::{Events, Poll};
+use rustls::ClientConfig;
 use serde_json::json;
 use support::broker::{Broker, Permits};
 use support::failure::{Failure, io};
@@ -23,7 +27,10 @@ use support::wire;
 const RETAINED: usize = 10_000;
 /// Retained messages on their way to the broker at once.
 const IN_FLIGHT: usize = 32;
-const RATE: u32 = 500;
+/// Of the publisher: 500 messages a second.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// Bytes taken by one read.
+const READ_BYTES: usize = 64 * 1024;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Longest time for all of the retained messages to come.
 const CROWD_MAX: Duration = Duration::from_secs(30);
@@ -47,9 +54,9 @@ fn main() -> ExitCode {
     let title = "Retained: 10,000 messages to a new subscriber beside a publisher QoS 1, 500/s";
     bench_permitting(PERMITS, 10, Report::new(title, &columns), 1, |broker, arguments, report| {
         let mut load = Load::open(broker)?;
-        load.run(WARM_UP, None)?;
-        let alone = load.run(arguments.measured, None)?;
-        let crowd = load.run(arguments.measured, Some(broker))?;
+        load.run(WARM_UP, false)?;
+        let alone = load.run(arguments.measured, false)?;
+        let crowd = load.run(arguments.measured, true)?;
         let (before, during) = (alone.percentile_ms(99), crowd.percentile_ms(99));
         let ratio = during / before;
         report.row(
@@ -78,103 +85,123 @@ fn main() -> ExitCode {
 struct Load {
     poll: Poll,
     publisher: Publisher,
+    /// For the newcomers: an address and a certificate.
+    address: SocketAddr,
+    dashboard: Arc<ClientConfig>,
     buffer: Vec<u8>,
     published: u64,
-    acknowledged: u64,
     /// Subscribers that got everything.
     crowds: u64,
 }
 
-/// A new subscriber, and how many retained messages it has.
-struct Newcomer {
-    link: Link,
-    retained: usize,
-    since: Instant,
+/// What the newcomers' thread and the publisher's tell each other.
+#[derive(Default)]
+struct Shared {
+    /// Whether a newcomer has subscribed and not got everything yet.
+    served: AtomicBool,
+    over: AtomicBool,
 }
 
 impl Load {
     /// Has the broker keep [`RETAINED`] messages, and opens the publisher.
     fn open(broker: &Broker) -> Result<Self, Failure> {
         let poll = Poll::new().map_err(io("make an epoll"))?;
-        let mut buffer = vec![0; 256 * 1024];
+        let mut buffer = vec![0; READ_BYTES];
         keep(broker, &mut buffer)?;
         let config = broker.pki().client(Role::Device, "bench-0")?;
         let mut link = Link::open(broker.address(), config, "bench-0", None)?;
         link.register(&poll, 0)?;
         let publisher = Publisher::new(link, "plant/bench-0/telemetry/force", 60, false);
-        Ok(Self { poll, publisher, buffer, published: 0, acknowledged: 0, crowds: 0 })
+        let (address, dashboard) =
+            (broker.address(), broker.pki().client(Role::Dashboard, "wall-0")?);
+        Ok(Self { poll, publisher, address, dashboard, buffer, published: 0, crowds: 0 })
     }
 
-    /// Publishes for `time`. With a broker, one newcomer after the other subscribes to everything,
-    /// and only what was sent while one was being served counts.
-    fn run(&mut self, time: Duration, crowd: Option<&Broker>) -> Result<Latencies, Failure> {
+    /// Publishes for `time`; with a crowd, only while a newcomer is being served.
+    fn run(&mut self, time: Duration, with_crowd: bool) -> Result<Latencies, Failure> {
+        let shared = Shared::default();
+        let (address, dashboard) = (self.address, Arc::clone(&self.dashboard));
+        std::thread::scope(|scope| {
+            let newcomers = with_crowd.then(|| scope.spawn(|| serve(address, &dashboard, &shared)));
+            let latencies = self.publish(time, &shared, with_crowd);
+            shared.over.store(true, Ordering::Release);
+            if let Some(newcomers) = newcomers {
+                self.crowds += newcomers.join().map_err(|_| Failure::Closed)??;
+            }
+            latencies
+        })
+    }
+
+    fn publish(
+        &mut self,
+        time: Duration,
+        shared: &Shared,
+        with_crowd: bool,
+    ) -> Result<Latencies, Failure> {
         let mut latencies = Latencies::default();
         let mut events = Events::with_capacity(64);
-        let mut newcomer = None;
-        let (begin, mut sent) = (Instant::now(), 0);
+        let begin = Instant::now();
+        let (mut due, mut waiting) = (begin, 0_u64);
         loop {
-            let elapsed = begin.elapsed();
-            let due = elapsed.as_micros() * u128::from(RATE) / 1_000_000;
-            if elapsed >= time && self.acknowledged == self.published && newcomer.is_none() {
+            let now = Instant::now();
+            let is_over = now.duration_since(begin) >= time;
+            if is_over && waiting == 0 {
                 return Ok(latencies);
             }
-            if let (Some(broker), None, true) = (crowd, &newcomer, elapsed < time) {
-                newcomer = Some(Newcomer::open(broker, &self.poll)?);
-                // The handshake was ours; what was due meanwhile is not sent in a burst.
-                let now = begin.elapsed().as_micros() * u128::from(RATE) / 1_000_000;
-                sent = now.max(sent);
-                continue;
+            if now.duration_since(begin) > time + CROWD_MAX {
+                return Err(Failure::Unexpected("acknowledgements that do not come"));
             }
-            if sent < due && elapsed < time {
-                self.published += self.publisher.publish(1, Instant::now())?;
-                sent += 1;
+            let wanted = !with_crowd || shared.served.load(Ordering::Acquire);
+            if !is_over && wanted && now >= due {
+                let sent = self.publisher.publish(1, now)?;
+                (self.published, waiting) = (self.published + sent, waiting + sent);
+                // What was due while nobody was served is not made up for.
+                due = now.max(due + INTERVAL);
             }
-            self.turn(&mut events, &mut newcomer, &mut latencies)?;
+            match self.poll.poll(&mut events, Some(Duration::from_millis(1))) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.map_err(io("wait for events"))?,
+            }
+            self.publisher.link.flush()?;
+            self.publisher.receive(&mut self.buffer, |sent| {
+                waiting -= 1;
+                latencies.add(sent.elapsed());
+            })?;
         }
-    }
-
-    fn turn(
-        &mut self,
-        events: &mut Events,
-        newcomer: &mut Option<Newcomer>,
-        latencies: &mut Latencies,
-    ) -> Result<(), Failure> {
-        match self.poll.poll(events, Some(Duration::from_millis(1))) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
-            other => other.map_err(io("wait for events"))?,
-        }
-        // First the publisher: how long the generator takes for a newcomer is none of its latency.
-        let acknowledged = &mut self.acknowledged;
-        self.publisher.link.flush()?;
-        self.publisher.receive(&mut self.buffer, |sent| {
-            *acknowledged += 1;
-            latencies.add(sent.elapsed());
-        })?;
-        let Some(served) = newcomer.as_mut() else { return Ok(()) };
-        let retained = &mut served.retained;
-        served.link.receive(&mut self.buffer, |first, _| {
-            *retained += usize::from(first == wire::PUBLISH | RETAIN);
-            Ok(())
-        })?;
-        if *retained >= RETAINED {
-            *newcomer = None;
-            self.crowds += 1;
-        } else if served.since.elapsed() > CROWD_MAX {
-            return Err(Failure::Unexpected("retained messages that do not come"));
-        }
-        Ok(())
     }
 }
 
-impl Newcomer {
-    fn open(broker: &Broker, poll: &Poll) -> Result<Self, Failure> {
-        let config = broker.pki().client(Role::Dashboard, "wall-0")?;
-        let mut link = Link::open(broker.address(), config, "wall-0", None)?;
-        link.register(poll, 1)?;
+/// One newcomer after the other subscribes to everything, gets it and leaves; how many did.
+fn serve(
+    address: SocketAddr,
+    dashboard: &Arc<ClientConfig>,
+    shared: &Shared,
+) -> Result<u64, Failure> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut events = Events::with_capacity(64);
+    let mut crowds = 0;
+    while !shared.over.load(Ordering::Acquire) {
+        let mut poll = Poll::new().map_err(io("make an epoll"))?;
+        let mut link = Link::open(address, Arc::clone(dashboard), "wall-0", None)?;
+        link.register(&poll, 0)?;
+        shared.served.store(true, Ordering::Release);
         link.queue(&wire::subscribe("plant/#"))?;
-        link.flush()?;
-        Ok(Self { link, retained: 0, since: Instant::now() })
+        let (begin, mut retained) = (Instant::now(), 0);
+        while retained < RETAINED {
+            if begin.elapsed() > CROWD_MAX {
+                return Err(Failure::Unexpected("retained messages that do not come"));
+            }
+            link.flush()?;
+            poll.poll(&mut events, Some(Duration::from_millis(5))).map_err(io("wait"))?;
+            link.receive(&mut buffer, |first, _| {
+                retained += usize::from(first == wire::PUBLISH | RETAIN);
+                Ok(())
+            })?;
+        }
+        shared.served.store(false, Ordering::Release);
+        crowds += 1;
     }
+    Ok(crowds)
 }
 
 /// Publishes the messages that are to be retained, and waits for their acknowledgements.

@@ -335,6 +335,14 @@ impl Shard {
     }
 }
 
+/// Has this task polled again behind every other, and behind a look at the sockets. To wake it
+/// would not do: while a task is ready, the runtime looks only every `event_interval` polls.
+fn yield_to_sockets(cx: &mut Context<'_>) {
+    let yielded = std::pin::pin!(tokio::task::yield_now());
+    // Pending the first time, having left the waker where the runtime takes it up after the look.
+    let _pending = yielded.poll(cx);
+}
+
 impl Future for Shard {
     type Output = Result<(), Fault>;
 
@@ -347,8 +355,12 @@ impl Future for Shard {
                 return this.poll_stopped(cx);
             }
             this.round(this.clock.now())?;
+            // What a timer brought on may go on at once, as a long walk does: sockets come first.
+            if !happened {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        yield_to_sockets(cx);
         Poll::Pending
     }
 }
