@@ -178,7 +178,10 @@ impl Broker {
         }
         let after = session.outbound.held();
         self.account(before, after);
-        self.walk_retained(now, key);
+        // A walk that lets others in between goes on in its own time, not with each write.
+        if !self.timers.is_set(Timer::RetainedWalk(key)) {
+            self.walk_retained(now, key);
+        }
     }
 
     /// Brings the broker's totals up to date with what one session holds.
