@@ -66,6 +66,33 @@ const PANICS: [&str; 6] =
 /// Where a `Synced` is made: after the one `fdatasync` of a batch, and nowhere else.
 const ASSERTIONS: [(&str, usize); 1] = [("storage/log.rs", 1)];
 
+/// Where a message is made that no client sent: what the broker says of itself.
+const OWN_MESSAGES: [(&str, usize); 1] = [("broker/sys.rs", 1)];
+
+/// Where the core walks a hashed map. The order is that of the hashes, so nothing that leaves the
+/// core may depend on it: `stop` sorts, `sys` counts, the limits judge each entry by itself.
+const HASHED_WALKS: [(&str, usize); 4] = [
+    ("broker/disconnect.rs", 1),
+    ("broker/sys.rs", 1),
+    ("limits/address.rs", 1),
+    ("limits/admit.rs", 2),
+];
+
+/// What walks a map.
+const WALKS: [&str; 11] = [
+    "iter(",
+    "iter_mut(",
+    "keys(",
+    "values(",
+    "values_mut(",
+    "into_iter(",
+    "into_keys(",
+    "into_values(",
+    "drain(",
+    "retain(",
+    "extract_if(",
+];
+
 /// One broken rule.
 #[derive(Debug, PartialEq, Eq)]
 struct Breach {
@@ -224,6 +251,70 @@ fn check_assertions(sources: &[Source], allowed: &[(&str, usize)]) -> Vec<Breach
     vec![Breach { file: String::new(), line: 0, what }]
 }
 
+/// Where a message of the broker's own is made, against where it may be.
+fn check_own_messages(sources: &[Source]) -> Vec<Breach> {
+    let count = |source: &Source| source.code.matches("Message::of_broker(").count();
+    compare("a message without an author is made", sources, count, &OWN_MESSAGES)
+}
+
+/// Where a hashed map of the core is walked, against where it may be.
+fn check_hashed_walks(sources: &[Source]) -> Vec<Breach> {
+    let core: Vec<&Source> =
+        sources.iter().filter(|source| CORE.contains(&source.room())).collect();
+    let count = |source: &Source| {
+        let room = core.iter().filter(|other| other.room() == source.room());
+        let mut names: Vec<String> = room.flat_map(|other| hashed(&other.code)).collect();
+        names.sort();
+        names.dedup();
+        if CORE.contains(&source.room()) { walks(&source.code, &names) } else { 0 }
+    };
+    compare("a hashed map of the core is walked", sources, count, &HASHED_WALKS)
+}
+
+/// Names of what is declared as a hashed map or set.
+fn hashed(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in code.lines() {
+        let Some((before, after)) = line.split_once(": ") else { continue };
+        let kind = after.trim_start_matches("&mut ").trim_start_matches('&');
+        if ["Map<", "HashMap<", "HashSet<"].iter().any(|hashed| kind.starts_with(hashed)) {
+            let name = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
+            names.extend(name.map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// How often `code` walks one of `names`: by a method, or in a `for`.
+fn walks(code: &str, names: &[String]) -> usize {
+    let tight: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+    let of = |name: &String| {
+        let methods = WALKS.iter().map(|walk| tight.matches(&format!(".{name}.{walk}")).count());
+        let loops = ["in&self.", "in&mutself.", "inself."]
+            .iter()
+            .map(|of| tight.matches(&format!("{of}{name}{{")).count());
+        methods.chain(loops).sum::<usize>()
+    };
+    names.iter().map(of).sum()
+}
+
+/// One breach unless `count` finds in the sources what is `allowed`.
+fn compare(
+    what: &str,
+    sources: &[Source],
+    count: impl Fn(&Source) -> usize,
+    allowed: &[(&str, usize)],
+) -> Vec<Breach> {
+    let counts = sources.iter().map(|source| (source.file.as_str(), count(source)));
+    let found: BTreeMap<&str, usize> = counts.filter(|(_, count)| *count > 0).collect();
+    let allowed: BTreeMap<&str, usize> = allowed.iter().copied().collect();
+    if found == allowed {
+        return Vec::new();
+    }
+    let what = format!("{what} in {found:?}, and may be in {allowed:?}");
+    vec![Breach { file: String::new(), line: 0, what }]
+}
+
 const CHECKS: [fn(&Source) -> Vec<Breach>; 7] = [
     check_imports,
     check_known,
@@ -373,6 +464,36 @@ fn every_file_keeps_to_its_room() {
 fn synced_is_made_only_where_the_disk_has_answered() {
     let breaches = check_assertions(&sources(), &ASSERTIONS);
     assert!(breaches.is_empty(), "{}", breaches[0]);
+}
+
+#[test]
+fn only_sys_makes_messages_that_no_client_sent() {
+    let breaches = check_own_messages(&sources());
+    assert!(breaches.is_empty(), "{}", breaches[0]);
+    let another = Source::new("broker/will.rs", "//! x\nMessage::of_broker(topic, payload, now)");
+    assert_eq!(check_own_messages(&[another]).len(), 1);
+}
+
+#[test]
+fn nothing_that_leaves_the_core_has_the_order_of_a_hashed_map() {
+    let breaches = check_hashed_walks(&sources());
+    assert!(breaches.is_empty(), "{}", breaches[0]);
+    let declared = "//! x\nstruct A {\n    pub(super) seen: HashMap<u8, u8>,\n}";
+    for walked in [
+        "fn f(&self) { self.seen\n    .values().next() }",
+        "fn f(&mut self) { self.seen.retain(|_, _| true) }",
+        "fn f(&self) { for (a, b) in &self.seen { g(a, b) } }",
+    ] {
+        let sources = [Source::new("broker/a.rs", declared), Source::new("broker/b.rs", walked)];
+        let breach = check_hashed_walks(&sources).remove(0);
+        assert!(breach.what.contains("broker/b.rs"), "{breach}");
+    }
+    let names = ["seen".to_owned()];
+    assert_eq!(walks("self.seen.get(&1); self.seen.len(); self.unseen.iter();", &names), 0);
+    assert_eq!(
+        hashed("let seen: BTreeMap<u8, u8> = x;\nfn f(a: u8) -> HashMap<u8, u8> {"),
+        [""; 0]
+    );
 }
 
 #[test]

@@ -26,6 +26,15 @@ pub(crate) enum Kind {
     Avow,
 }
 
+/// What a bench permits beside what every plant permits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Permits {
+    /// Rules at the end of Avow's policy.
+    pub(crate) policy: &'static str,
+    /// Lines at the end of Mosquitto's access list.
+    pub(crate) acl: &'static str,
+}
+
 /// A broker that listens.
 pub(crate) struct Broker {
     kind: Kind,
@@ -37,7 +46,12 @@ pub(crate) struct Broker {
 
 impl Kind {
     /// Starts it; nothing if it is not installed. Dashboards are `wall-0` to `wall-{dashboards}`.
-    pub(crate) fn start(self, pinned: bool, dashboards: usize) -> Result<Option<Broker>, Failure> {
+    pub(crate) fn start(
+        self,
+        pinned: bool,
+        dashboards: usize,
+        permits: Permits,
+    ) -> Result<Option<Broker>, Failure> {
         let scratch = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
@@ -47,14 +61,15 @@ impl Kind {
             Self::Mosquitto => {
                 let Some(program) = mosquitto() else { return Ok(None) };
                 let pki = Pki::create()?;
-                let config = write_mosquitto(scratch.path(), address, &pki, dashboards)?;
+                let config =
+                    write_mosquitto(scratch.path(), address, &pki, (dashboards, permits.acl))?;
                 let mut command = on_first_core(&program, pinned);
                 command.arg("-c").arg(config);
                 (pki, command)
             }
             Self::Avow => {
                 let dir = scratch.path().join("plant");
-                init_avow(&dir, address)?;
+                init_avow(&dir, address, permits.policy)?;
                 let mut command = on_first_core(env!("CARGO_BIN_EXE_avow"), pinned);
                 command.arg("--dir").arg(&dir).arg("serve");
                 (Pki::open(&dir)?, command)
@@ -158,12 +173,12 @@ fn write_mosquitto(
     dir: &Path,
     address: SocketAddr,
     pki: &Pki,
-    dashboards: usize,
+    (dashboards, more): (usize, &str),
 ) -> Result<PathBuf, Failure> {
     use std::fmt::Write as _;
 
     let server = pki.server()?;
-    let mut acl = "pattern write plant/%u/telemetry/#\n".to_owned();
+    let mut acl = format!("pattern write plant/%u/telemetry/#\n{more}");
     for index in 0..dashboards {
         let _infallible = writeln!(acl, "user wall-{index}\ntopic read plant/#");
     }
@@ -190,7 +205,7 @@ fn write_mosquitto(
     Ok(dir.join("mosquitto.conf"))
 }
 
-fn init_avow(dir: &Path, address: SocketAddr) -> Result<(), Failure> {
+fn init_avow(dir: &Path, address: SocketAddr, rules: &str) -> Result<(), Failure> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_avow"));
     command.arg("init").arg(dir).args(["--listen", &address.to_string()]);
     let output = command.output().map_err(io("run avow init"))?;
@@ -198,6 +213,9 @@ fn init_avow(dir: &Path, address: SocketAddr) -> Result<(), Failure> {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(Failure::Command { program: "avow".into(), verb: "init", stderr });
     }
+    let path = dir.join("policy.toml");
+    let policy = fs::read_to_string(&path).map_err(io("read policy.toml"))?;
+    fs::write(&path, policy + rules).map_err(io("write policy.toml"))?;
     let path = dir.join("avow.toml");
     let mut config = fs::read_to_string(&path).map_err(io("read avow.toml"))?;
     for (field, value) in [

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use super::broker::{Broker, Kind};
+use super::broker::{Broker, Kind, Permits};
 use super::failure::Failure;
 use super::process::{pin_generator, raise_open_files};
 
@@ -214,6 +214,17 @@ pub(crate) type Figures = Vec<(&'static str, f64)>;
 /// published and what is to be compared; then the table.
 pub(crate) fn bench(
     default_seconds: u64,
+    report: Report,
+    dashboards: usize,
+    each: impl FnMut(&mut Broker, &Arguments, &mut Report) -> Result<(u64, Figures), Failure>,
+) -> ExitCode {
+    bench_permitting(Permits::default(), default_seconds, report, dashboards, each)
+}
+
+/// As [`bench`], with more permitted than in every plant.
+pub(crate) fn bench_permitting(
+    permits: Permits,
+    default_seconds: u64,
     mut report: Report,
     dashboards: usize,
     mut each: impl FnMut(&mut Broker, &Arguments, &mut Report) -> Result<(u64, Figures), Failure>,
@@ -230,7 +241,7 @@ pub(crate) fn bench(
                 if !arguments.kinds.contains(&kind) {
                     continue;
                 }
-                let Some(mut broker) = kind.start(pinned, dashboards)? else {
+                let Some(mut broker) = kind.start(pinned, dashboards, permits)? else {
                     report.remark(format!("SKIPPED {}: not installed", kind.name()));
                     continue;
                 };

@@ -18,7 +18,7 @@ use super::{Broker, Session};
 use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName};
 use crate::policy::Policy;
 use crate::routing::{Delivery, Eligibility, EncodedCopies, Interest, Message, SessionKey};
-use crate::session::{Phase, Resend};
+use crate::session::{Phase, Resend, Timer};
 use crate::time::Now;
 
 impl Broker {
@@ -295,7 +295,10 @@ impl Broker {
         if let (Some(index), true) = (skipped, lasting) {
             self.note(&Change::Skipped { key, index });
         }
-        self.walk_retained(now, key);
+        // A walk that lets others in between goes on in its own time, not with each write.
+        if !self.timers.is_set(Timer::RetainedWalk(key)) {
+            self.walk_retained(now, key);
+        }
     }
 
     /// Whether a session has a connection that deliveries may go to.

@@ -104,6 +104,8 @@ struct Shard {
     /// Places among the refused handshakes that wait for this round.
     permits: Vec<OwnedSemaphorePermit>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// When the last round was.
+    last_round: Instant,
     events: EventLog,
     replies: HashMap<u64, Reply<u64>>,
     next_ticket: u64,
@@ -126,6 +128,7 @@ impl Shard {
             inputs: VecDeque::new(),
             permits: Vec::new(),
             timer: None,
+            last_round: Instant::ZERO,
             events: EventLog::default(),
             replies: HashMap::new(),
             next_ticket: 0,
@@ -203,6 +206,7 @@ impl Shard {
 
     /// One round.
     fn round(&mut self, now: Now) -> Result<(), Fault> {
+        self.last_round = now.instant;
         while let Some(input) = self.inputs.pop_front() {
             let closed = match &input {
                 Input::Closed { connection, cause } => Some((*connection, *cause)),
@@ -294,6 +298,11 @@ impl Shard {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             let Some(next) = self.broker.poll_timeout() else { return false };
+            // What a round leaves for the next one is due without a timer, which is as coarse as
+            // a millisecond.
+            if next <= self.last_round {
+                return true;
+            }
             // A timer that fires too early costs one look; moving it at every keep alive that is
             // renewed would cost more. Only an earlier deadline moves it.
             let timer = match self.timer.take() {
@@ -335,6 +344,14 @@ impl Shard {
     }
 }
 
+/// Has this task polled again behind every other, and behind a look at the sockets. To wake it
+/// would not do: while a task is ready, the runtime looks only every `event_interval` polls.
+fn yield_to_sockets(cx: &mut Context<'_>) {
+    let yielded = std::pin::pin!(tokio::task::yield_now());
+    // Pending the first time, having left the waker where the runtime takes it up after the look.
+    let _pending = yielded.poll(cx);
+}
+
 impl Future for Shard {
     type Output = Result<(), Fault>;
 
@@ -347,8 +364,12 @@ impl Future for Shard {
                 return this.poll_stopped(cx);
             }
             this.round(this.clock.now())?;
+            // What a timer brought on may go on at once, as a long walk does: sockets come first.
+            if !happened {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        yield_to_sockets(cx);
         Poll::Pending
     }
 }

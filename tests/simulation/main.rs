@@ -1,4 +1,4 @@
-//! The durable log on a disk that forgets what was not synced.
+//! The core and its durable log on a disk that forgets what was not synced.
 //!
 //! A failure prints its seed; `one_history(seed, …)` replays it.
 
@@ -6,6 +6,8 @@
 mod crash;
 #[cfg(test)]
 mod disk;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod line;
 #[cfg(test)]

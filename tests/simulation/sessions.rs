@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avow::broker::{
-    Backlog, Broker, CloseCause, ConnectionFacts, ConnectionId, Input, LogRecord, Output, Replay,
-    Settings,
+    Backlog, Broker, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, LogRecord,
+    Output, Replay, Settings,
 };
 use avow::evidence::{Batch, BatchId, RecordKind};
 use avow::identity::{Identity, Role};
@@ -73,6 +73,7 @@ fn settings(seed: u64) -> Settings {
     limits.default.bytes_burst = 1_000_000_000;
     Settings {
         about: Default::default(),
+        tokens: std::sync::Arc::new(avow::identity::TokenKeys::none()),
         node: "plant".into(),
         shard: 0,
         bounds: Bounds { send_window_messages_max: 8, ..Bounds::default() },
@@ -252,13 +253,15 @@ impl Plant {
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let facts = ConnectionFacts {
-            identity: Identity::new("plant", role, name, "plant").unwrap(),
-            x5t: [0; 32],
-            spki_sha256: [0; 32],
-            issuer_name: String::new(),
-            serial: String::new(),
-            not_before: UnixNanos::new(0),
-            not_after: UnixNanos::from_seconds(2_000_000),
+            certificate: Some(Certified {
+                identity: Identity::new("plant", role, name, "plant").unwrap(),
+                x5t: [0; 32],
+                spki_sha256: [0; 32],
+                issuer_name: String::new(),
+                serial: String::new(),
+                not_before: UnixNanos::new(0),
+                not_after: UnixNanos::from_seconds(2_000_000),
+            }),
             peer: "127.0.0.1:9".parse().unwrap(),
             tls_version: "1.3",
             tls_suite: String::new(),

@@ -1,11 +1,48 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::UserProperty;
+use crate::identity::Identity;
+use crate::mqtt::{ClientId, ProtocolVersion, UserProperty};
 
 fn author(version: ProtocolVersion) -> Author {
     let identity = Identity::parse("spiffe://p/device/press-7", "field-ca").unwrap();
     Author::new(identity, ClientId::new("press-7-a"), version)
+}
+
+/// A dashboard that a token grants a role and a variable.
+fn granted() -> Author {
+    let identity = Identity::parse("spiffe://p/dashboard/wall", "token:issuer").unwrap();
+    let author = Author::new(identity, ClientId::new("wall-1"), ProtocolVersion::V5);
+    author.with_grants(Some(Arc::new(Grants::new(["viewer"], [("hall", "3")]).unwrap())))
+}
+
+#[test]
+fn what_a_token_grants_stays_with_its_session() {
+    let attached = Attached {
+        key: KEY,
+        connect_index: None,
+        author: granted(),
+        clean: false,
+        expiry_seconds: 60,
+        will: None,
+    };
+    let grants = Arc::new(Grants::new(["viewer"], [("hall", "3")]).unwrap());
+    let none = Arc::new(Grants::default());
+    for change in [
+        Change::Attached(Box::new(attached)),
+        Change::Granted { key: KEY, grants },
+        Change::Granted { key: KEY, grants: none },
+    ] {
+        let mut bytes = Vec::new();
+        change.encode(&mut bytes);
+        assert_eq!(Change::decode(&bytes, None), Ok(change));
+        for cut in 0..bytes.len() {
+            assert_eq!(Change::decode(&bytes[..cut], None), Err(BadRecord), "{cut}");
+        }
+    }
+    let grants = Arc::new(Grants::new(["viewer"], [("hall", "3")]).unwrap());
+    let renewed = hex(&Change::Granted { key: KEY, grants });
+    assert_eq!(renewed, "010eac020106766965776572010468616c6c0133");
 }
 
 fn will(delay_seconds: Option<u32>, payload: &[u8], user: Option<(String, String)>) -> Will {
