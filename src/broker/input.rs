@@ -129,12 +129,23 @@ pub enum Input {
         /// Stable name of the reason, `certificate.…` or `tls.…`.
         reason: &'static str,
     },
+    /// When clients were refused while there was no broker yet, because the log was being read.
+    /// Before every input of a connection.
+    StartRefused {
+        /// How many CONNECT packets; more than 0.
+        count: u64,
+        /// When the first came.
+        since: UnixNanos,
+    },
     /// When an operator did something that must stand in the log.
     Administered(Administration),
     /// When the shell wants to stop: every session is told, a `stop` entry is written, and
     /// [`super::Output::Stopped`] follows once that is on disk.
     Stop,
 }
+
+/// Why, in the entry of [`Input::StartRefused`].
+pub const SERVER_STARTING: &str = "server.starting";
 
 /// How a Network Connection ended, as the shell saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,7 +43,9 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
 pub use durable::{BadRecord, LogBody, LogRecord, Replay};
-pub use input::{Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input};
+pub use input::{
+    Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, SERVER_STARTING,
+};
 pub use output::{Event, EventKind, Output};
 pub use settings::{About, Backlog, Settings};
 
@@ -171,6 +173,7 @@ impl Broker {
             Input::HandshakeRefused { peer, reason } => {
                 self.handle_handshake_refused(now, peer, reason);
             }
+            Input::StartRefused { count, since } => self.record_start_refused(now, count, since),
             Input::Administered(administration) => self.record_administration(now, administration),
             Input::Stop => self.stop(now),
         }

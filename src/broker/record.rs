@@ -10,7 +10,7 @@ use rand_chacha::rand_core::RngCore as _;
 use super::Broker;
 use super::connection::Connection;
 use super::effect::Effect;
-use super::input::{Administration, ConnectionId};
+use super::input::{Administration, ConnectionId, SERVER_STARTING};
 use super::output::{Event, EventKind, Output};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter, SALT_BYTES};
 use crate::identity::Identity;
@@ -160,6 +160,19 @@ impl Broker {
             reason: Some(reason),
             by: None,
         }));
+    }
+
+    /// Clients were told Server busy while the log was read: one entry for all of them.
+    pub(super) fn record_start_refused(&mut self, now: Now, count: u64, since: UnixNanos) {
+        self.counters.connects_refused += count;
+        let decision = self.decide();
+        self.record(now, EntryType::ConnectRefused, &decision, |entry| {
+            entry
+                .decision(Decision::Deny)
+                .plain("why", SERVER_STARTING)
+                .number("count", count)
+                .number("since", since.as_nanos())
+        });
     }
 
     /// Whether this refusal opens an interval and has an entry of its own; otherwise it is

@@ -1,7 +1,8 @@
 //! `avow serve`: files to a running broker, and its end.
 //!
-//! Everything that can be wrong is found before the listener opens. The wiring stands here and
-//! nowhere else: which bound, which file and which key reaches which room.
+//! Everything that can be wrong with the configuration is found before the listener opens; while the
+//! log is read, it answers Server busy. The wiring stands here and nowhere else: which bound, which
+//! file and which key reaches which room.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
 use crate::server::{
-    Bounds, Clock, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
+    Bounds, Clock, Core, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
     Server, ServerOptions, StartWriter, WebSocketOptions, WriterEvents, raise_open_files,
 };
 use crate::storage::snapshot::restore;
@@ -85,7 +86,8 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Takes the directory's lock, reads every file, recovers the log and opens the listener.
+    /// Takes the directory's lock, reads every file, opens the listener, recovers the log, and lets
+    /// clients in.
     pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
         let lock = Lock::acquire(&config.dir)?;
         let mut tls = check::load_tls(config)?;
@@ -113,24 +115,18 @@ impl Serving {
                 .unwrap_or_default(),
             seed: random()?,
         };
+        if let Err(error) = raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+        let opened = Server::open(listeners(config, &mut tls, clock, handle_signals));
+        let starting = opened.map_err(setting::of_server(config))?;
         let of_replay = settings.clone();
         let empty = move || Replay::new(of_replay.clone(), clock.now());
         let (log, replay) = OpenLog::open(config, clock, &empty)?;
         let snapshots = log.snapshots(config, empty)?;
         let answer = log.answerer(config, schemas)?;
         let replay = Mutex::new(Some(replay));
-        if let Err(error) = raise_open_files() {
-            tracing::warn!(%error, "the limit of open files stays as it is");
-        }
-        let started = Server::start(ServerOptions {
-            listen: config.listen.mqtt,
-            websocket: websocket(config, &mut tls),
-            tls: tls.mqtt,
-            issuers: tls.issuers,
-            proxy: config.listen.proxy.as_ref().map(proxy),
-            address_limiter: AddressLimiter::new(&config.limits),
-            shards: 1,
-            bounds: bounds(config),
+        let core = Core {
             broker: Arc::new(move |shard, now| {
                 // The one shard that there is has all sessions.
                 match replay.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -139,15 +135,8 @@ impl Serving {
                 }
             }),
             writer: log.starter(config),
-            clock,
-            metrics: config.metrics.as_ref().map(|metrics| MetricsOptions {
-                listen: metrics.address,
-                // The configuration has asked already.
-                allow_non_loopback: true,
-            }),
-            handle_signals,
-        });
-        let running = started.map_err(setting::of_server(config))?;
+        };
+        let running = starting.serve(core).map_err(setting::of_server(config))?;
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
@@ -196,7 +185,7 @@ impl OpenLog {
         // All of the log is checked; what the snapshot knows is not replayed.
         let opened = Log::open(disk, options, &mut |record| {
             seen += 1;
-            progress.tell(seen);
+            progress.tell(seen, record.progress);
             if seen > covered && replayed.is_ok() {
                 let at = record.index;
                 replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
@@ -289,7 +278,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&mut self, records: u64) {
+    fn tell(&mut self, records: u64, progress: f64) {
         const LOOK_EVERY: u64 = 4_096;
         if !records.is_multiple_of(LOOK_EVERY) {
             return;
@@ -298,7 +287,9 @@ impl Progress {
         let passed = now.since(self.told);
         if passed >= Duration::from_secs(1) {
             let per_second = (records - self.records) as f64 / passed.as_secs_f64();
-            tracing::info!(records, per_second = per_second.round(), "reading the log");
+            let percent = (progress * 100.0).floor();
+            let per_second = per_second.round();
+            tracing::info!(records, per_second, percent, "reading the log");
             (self.told, self.records) = (now, records);
         }
     }
@@ -311,6 +302,32 @@ fn log_record<'a>(record: &Recovered<'a>) -> LogRecord<'a> {
         index: record.index,
         head: record.head,
         body: record.body.map(|body| (body.payload, body.properties)),
+    }
+}
+
+/// What the server needs before it has a core.
+fn listeners(
+    config: &Config,
+    tls: &mut check::ListenerTls,
+    clock: Clock,
+    handle_signals: bool,
+) -> ServerOptions {
+    ServerOptions {
+        listen: config.listen.mqtt,
+        websocket: websocket(config, tls),
+        tls: Arc::clone(&tls.mqtt),
+        issuers: Arc::clone(&tls.issuers),
+        proxy: config.listen.proxy.as_ref().map(proxy),
+        address_limiter: AddressLimiter::new(&config.limits),
+        shards: 1,
+        bounds: bounds(config),
+        clock,
+        metrics: config.metrics.as_ref().map(|metrics| MetricsOptions {
+            listen: metrics.address,
+            // The configuration has asked already.
+            allow_non_loopback: true,
+        }),
+        handle_signals,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Asking and telling a running server from any thread.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::listener::HandshakeStats;
@@ -119,7 +119,7 @@ impl Handle {
         let (writer, handshakes) = (self.writer_stats(), Arc::clone(&self.handshakes));
         match self.snapshot_async().await {
             Err(NotServing::TimedOut | NotServing::Stopped) => {
-                Health { snapshot: None, faulted, stopping, backlogged: false }
+                Health { faulted, stopping, ..Health::default() }
             }
             Ok(ShardSnapshot { counters, backlogged, stopping: told }) => Health {
                 snapshot: Some(MetricsSnapshot {
@@ -131,16 +131,20 @@ impl Handle {
                 faulted,
                 stopping: stopping || told,
                 backlogged,
+                starting: false,
             },
         }
     }
+}
 
-    pub(super) fn health_source(&self) -> HealthSource {
-        let this = self.clone();
-        Arc::new(move || -> Pin<Box<dyn Future<Output = Health> + Send>> {
-            Box::pin(this.clone().health())
-        })
-    }
+/// Asks the server behind `handle`, which is starting until there is one.
+pub(super) fn health_source(handle: Arc<OnceLock<Handle>>) -> HealthSource {
+    Arc::new(move || -> Pin<Box<dyn Future<Output = Health> + Send>> {
+        match handle.get() {
+            Some(handle) => Box::pin(handle.clone().health()),
+            None => Box::pin(ready(Health { starting: true, ..Health::default() })),
+        }
+    })
 }
 
 impl From<RecvTimeoutError> for NotServing {

@@ -2,12 +2,13 @@
 //!
 //! One thread accepts, bounds and shakes hands ([`super::entrance`]) for all shards, so that a flood of strangers costs
 //! the shards nothing. Each socket has one deadline from accept to CONNECT; a socket that says
-//! nothing holds a place in a bounded line and no TLS state. Invariant: what reaches a shard has an
-//! identity, and whatever is turned away is told to a shard under a stable name.
+//! nothing holds a place in a bounded line and no TLS state. Until there are shards, whoever came in
+//! is answered here ([`super::busy`]) and keeps its places until it has gone. Invariant: what reaches
+//! a shard has an identity, and whatever is turned away is told to a shard under a stable name.
 
 #![expect(clippy::disallowed_methods, reason = "the acceptor owns the listening socket")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -19,16 +20,17 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::busy;
 use super::clock::Clock;
 use super::entrance::{Entered, Entrance};
 use super::message::{Message, Opened, RefusedHandshake, Shards};
 use super::options::Bounds;
 use super::proxy::ProxyRefusal;
 use super::shutdown::Stopper;
-use crate::broker::{ConnectionId, Histogram};
+use crate::broker::{ConnectionId, Histogram, SERVER_STARTING};
 use crate::identity::Identity;
 use crate::limits::AddressLimiter;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// Refused handshakes on their way to a shard at once; more are counted and dropped.
 pub(super) const REFUSALS_QUEUED_MAX: usize = 1_024;
@@ -80,15 +82,27 @@ struct Acceptor {
     sockets: Arc<Semaphore>,
     per_address: RefCell<HashMap<IpAddr, usize>>,
     next_connection: AtomicU64,
+    start: Cell<Start>,
 }
 
-/// Accepts at every entrance until `stopper` says stop. Must run on a local runtime of its own
+/// How far the start of the server has come.
+#[derive(Clone, Copy)]
+enum Start {
+    /// There are no shards yet. So many were told Server busy, the first of them then.
+    Under { busy: u64, since: UnixNanos },
+    /// Shards take connections.
+    Done,
+}
+
+/// Accepts at every entrance until `stopper` says stop; answers Server busy until `started` says
+/// that there are shards, and stops if it never will. Must run on a local runtime of its own
 /// thread.
 pub(super) async fn accept(
     mqtt: (TcpListener, Entrance),
     websocket: Option<(TcpListener, Entrance)>,
     parts: AcceptorParts,
     stopper: Stopper,
+    started: impl Future<Output = Option<()>>,
 ) {
     let AcceptorParts { address_limiter, bounds, clock, shards, stats } = parts;
     let sockets_max = bounds.handshakes_max.saturating_add(bounds.handshakes_waiting_max);
@@ -103,14 +117,23 @@ pub(super) async fn accept(
         sockets: Arc::new(Semaphore::new(sockets_max.min(Semaphore::MAX_PERMITS))),
         per_address: RefCell::default(),
         next_connection: AtomicU64::new(0),
+        start: Cell::new(Start::Under { busy: 0, since: clock.now().unix }),
     });
+    let starting = async {
+        match started.await {
+            Some(()) => acceptor.begin(),
+            None => stopper.stop(),
+        }
+    };
     let at_websocket = async {
         if let Some((listener, entrance)) = websocket {
             acceptor.accept_at(listener, entrance, &stopper).await;
         }
     };
     let (listener, entrance) = mqtt;
-    tokio::join!(acceptor.accept_at(listener, entrance, &stopper), at_websocket);
+    // In this order: who comes after the shards are there is not told Server busy.
+    let at_mqtt = acceptor.accept_at(listener, entrance, &stopper);
+    tokio::join!(biased; starting, at_mqtt, at_websocket);
 }
 
 /// Errors of `accept` that concern the connection alone.
@@ -217,6 +240,13 @@ impl Acceptor {
         match entrance.enter(socket, peer, deadline).await {
             Ok(Entered { facts, handshaken, begin }) => {
                 self.stats.observe(self.clock.instant().since(begin));
+                if let Start::Under { .. } = self.start.get() {
+                    let refused = || self.count_busy(peer);
+                    let (bounds, clock) = (&self.bounds, self.clock);
+                    // Its end concerns nobody else, however it came.
+                    let _ = busy::turn_away(handshaken, bounds, clock, deadline, refused).await;
+                    return;
+                }
                 self.give(Opened {
                     connection: self.next_id(),
                     connect_deadline: deadline,
@@ -230,6 +260,25 @@ impl Acceptor {
                 self.report_refused(peer, away.refused.reason);
                 entrance.dismiss(away).await;
             }
+        }
+    }
+
+    /// Shards take connections from now on, and the log is told who could not wait.
+    fn begin(&self) {
+        if let Start::Under { busy: count @ 1.., since } = self.start.replace(Start::Done) {
+            tracing::info!(count, "clients were told Server busy while the log was read");
+            self.shards.send(0, Message::StartRefused { count, since });
+        }
+    }
+
+    fn count_busy(&self, peer: SocketAddr) {
+        match self.start.get() {
+            Start::Under { busy, since } => {
+                let since = if busy == 0 { self.clock.now().unix } else { since };
+                self.start.set(Start::Under { busy: busy + 1, since });
+            }
+            // It came in before the shards did, and sent CONNECT after.
+            Start::Done => self.report_refused(peer, SERVER_STARTING),
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use super::socket::Handshaken;
 use crate::broker::{Administration, ConnectionFacts, ConnectionId, Counters};
 use crate::evidence::Synced;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// To a shard.
 pub(super) enum Message {
@@ -23,6 +23,13 @@ pub(super) enum Message {
     Sequenced(Vec<Synced>),
     /// When a handshake was refused. Bounded by [`super::listener::REFUSALS_QUEUED_MAX`].
     HandshakeRefused(RefusedHandshake),
+    /// When clients were told Server busy because the log was being read. Sent once.
+    StartRefused {
+        /// How many CONNECT packets.
+        count: u64,
+        /// When the first came.
+        since: UnixNanos,
+    },
     /// When an operator did something. Bounded by the clients of the admin socket.
     Administered {
         /// The act; the shard chooses the ticket.

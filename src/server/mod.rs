@@ -9,10 +9,12 @@
 //! ```
 //!
 //! A [`Server`] runs until it is asked to stop or has a [`Fault`]. It decides nothing about
-//! messages: that is the core's. Invariants: a shard is handed only connections that have an
-//! identity, and nothing leaves a shard that its core did not ask for.
+//! messages: that is the core's. It listens before there is a core, and answers Server busy until
+//! then. Invariants: a shard is handed only connections that have an identity, and nothing leaves a
+//! shard that its core did not ask for.
 
 pub mod admin;
+mod busy;
 mod clock;
 mod connection;
 mod entrance;
@@ -36,8 +38,8 @@ mod writing;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 pub use clock::Clock;
@@ -45,7 +47,8 @@ pub use handle::{Handle, NotServing};
 pub use listener::HandshakeStats;
 pub use message::ShardSnapshot;
 pub use options::{
-    Bounds, MakeBroker, MetricsOptions, ProxyOptions, ProxyVersion, ServerOptions, WebSocketOptions,
+    Bounds, Core, MakeBroker, MetricsOptions, ProxyOptions, ProxyVersion, ServerOptions,
+    WebSocketOptions,
 };
 pub use shutdown::{Fault, Stopper, raise_open_files};
 pub use writing::{
@@ -54,13 +57,30 @@ pub use writing::{
 
 use entrance::{Entrance, Surroundings};
 use listener::AcceptorParts;
-use message::Shards;
+use message::{Message, Shards};
 use shard::ShardParts;
 use shutdown::{Ended, FaultSender, panic_message};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A server; see [`Server::start`].
+/// A server; see [`Server::open`].
 #[derive(Debug)]
 pub struct Server;
+
+/// A server that listens and has no core yet: every CONNECT is answered with Server busy. Dropping it
+/// ends that.
+pub struct Starting {
+    bound: Bound,
+    go: Go,
+    ended: Receiver<Ended>,
+    acceptor: JoinHandle<()>,
+    clock: Clock,
+    bounds: Bounds,
+    shards: Shards,
+    messages: Vec<UnboundedReceiver<Message>>,
+    stopper: Stopper,
+    faults: FaultSender,
+    handshakes: Arc<HandshakeStats>,
+}
 
 /// A server that runs. Dropping it does not stop it: call [`Self::stop`] and [`Self::wait`].
 pub struct Running {
@@ -73,13 +93,13 @@ pub struct Running {
 }
 
 impl Server {
-    /// Binds the listener, starts the writer and the shards, then accepts. When it returns,
-    /// clients may come.
+    /// Binds every listener and answers there, for as long as it takes to read the log. Call
+    /// [`Starting::serve`] then.
     ///
     /// # Errors
-    /// If an address cannot be used, a thread or a runtime not be started, or the writer not.
-    pub fn start(options: ServerOptions) -> Result<Running, Fault> {
-        let ServerOptions { shards: count, bounds, broker, clock, .. } = options;
+    /// If an address cannot be used, or a thread or a runtime not be started.
+    pub fn open(options: ServerOptions) -> Result<Starting, Fault> {
+        let ServerOptions { shards: count, bounds, clock, .. } = options;
         let (faults, ended) = FaultSender::channel();
         let (shards, messages) = Shards::channels(count);
         let stopper = Stopper::new(shards.clone());
@@ -104,15 +124,57 @@ impl Server {
             parts,
         };
         let (acceptor, bound, go) = acceptor.spawn(&faults)?;
+        Ok(Starting {
+            bound,
+            go,
+            ended,
+            acceptor,
+            clock,
+            bounds,
+            shards,
+            messages,
+            stopper,
+            faults,
+            handshakes,
+        })
+    }
+
+    /// [`Self::open`] and [`Starting::serve`], where there is nothing to wait for.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn start(options: ServerOptions, core: Core) -> Result<Running, Fault> {
+        Self::open(options)?.serve(core)
+    }
+}
+
+impl Starting {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.bound.mqtt
+    }
+
+    /// Where it serves `/metrics` and `/healthz`, if it does.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.bound.metrics
+    }
+
+    /// Starts the writer and the shards, and lets clients in. Nobody is refused in between.
+    ///
+    /// # Errors
+    /// If a thread or a runtime cannot be started, or the writer not.
+    pub fn serve(self, core: Core) -> Result<Running, Fault> {
+        let Self { bound, go, ended, acceptor, clock, bounds, .. } = self;
+        let Self { shards, messages, stopper, faults, handshakes, .. } = self;
         let events = writing::WriterEvents { shards: shards.clone(), faults: faults.clone() };
-        let writer = (options.writer)(events)?;
+        let writer = (core.writer)(events)?;
         let mut threads = Vec::new();
         for (number, messages) in (0..).zip(messages) {
             let parts = ShardParts {
                 number,
                 clock,
                 bounds,
-                broker: Arc::clone(&broker),
+                broker: Arc::clone(&core.broker),
                 messages,
                 submit: Arc::clone(&writer.submit),
                 faults: faults.clone(),
@@ -120,7 +182,7 @@ impl Server {
             threads.push(spawn("avow-shard", &faults, move || shard::run(parts))?);
         }
         let handle = Handle::new(shards, stopper, faults, writer.stats, handshakes);
-        // The acceptor waits for this before its first accept.
+        // The acceptor answers Server busy until it hears this.
         let _ = go.send(handle.clone());
         Ok(Running { bound, handle, ended, shards: threads, acceptor, stop_writer: writer.stop })
     }
@@ -202,8 +264,8 @@ struct Bound {
 type Go = tokio::sync::oneshot::Sender<Handle>;
 
 impl Acceptor {
-    /// Starts the thread and waits until it has bound its addresses. It accepts once it is told
-    /// to go.
+    /// Starts the thread and waits until it has bound its addresses. It lets clients in once it is
+    /// told to go.
     fn spawn(self, faults: &FaultSender) -> Result<(JoinHandle<()>, Bound, Go), Fault> {
         if let Some(metrics) = self.metrics
             && !(metrics.allow_non_loopback || metrics.listen.ip().is_loopback())
@@ -260,22 +322,29 @@ impl Acceptor {
             websocket: websocket.as_ref().map(|(_, address)| *address),
             metrics: metrics.as_ref().map(|(_, address)| *address),
         }));
-        // An error means that the start failed after this: nobody to serve.
-        let Ok(handle) = told.await else { return };
-        if self.handle_signals {
-            drop(tokio::task::spawn_local(shutdown::stop_at_signal(self.stopper.clone())));
-        }
+        let handle = Arc::new(OnceLock::new());
         let serving = metrics.map(|(listener, _)| {
             let stopper = self.stopper.clone();
             let stopped = async move { stopper.stopped().await };
-            let source = handle.health_source();
+            let source = handle::health_source(Arc::clone(&handle));
             tokio::task::spawn_local(crate::telemetry::serve(listener, source, stopped))
         });
+        // An error means that the start failed: nobody to serve.
+        let (stopper, handle_signals) = (self.stopper.clone(), self.handle_signals);
+        let started = async move {
+            let told = told.await.ok()?;
+            if handle_signals {
+                // Until here a signal ends the process at once: there is nothing to stop.
+                drop(tokio::task::spawn_local(shutdown::stop_at_signal(stopper)));
+            }
+            let _ = handle.set(told);
+            Some(())
+        };
         let mqtt = (mqtt.0, self.mqtt.1);
         let websocket = websocket
             .zip(self.websocket)
             .map(|((listener, _), (_, entrance))| (listener, entrance));
-        listener::accept(mqtt, websocket, self.parts, self.stopper).await;
+        listener::accept(mqtt, websocket, self.parts, self.stopper, started).await;
         drop(serving);
     }
 }

@@ -31,16 +31,20 @@ pub struct ServerOptions {
     pub shards: u16,
     /// The bounds.
     pub bounds: Bounds,
-    /// Makes the core of each shard.
-    pub broker: MakeBroker,
-    /// Starts the writer.
-    pub writer: StartWriter,
     /// The process's clock.
     pub clock: super::Clock,
     /// Where to serve `/metrics` and `/healthz`, if anywhere.
     pub metrics: Option<MetricsOptions>,
     /// Whether SIGTERM and SIGINT stop the server. A process has one such server at most.
     pub handle_signals: bool,
+}
+
+/// What a server needs of whoever has read the log.
+pub struct Core {
+    /// Makes the core of each shard.
+    pub broker: MakeBroker,
+    /// Starts the writer.
+    pub writer: StartWriter,
 }
 
 /// Where MQTT over WebSocket is served, and to whom.

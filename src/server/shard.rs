@@ -161,6 +161,9 @@ impl Shard {
                 self.inputs.push_back(Input::HandshakeRefused { peer, reason });
                 self.permits.push(refused.permit);
             }
+            Message::StartRefused { count, since } => {
+                self.inputs.push_back(Input::StartRefused { count, since });
+            }
             Message::Administered { mut administration, reply } => {
                 administration.ticket = self.next_ticket;
                 self.next_ticket += 1;

@@ -27,7 +27,7 @@ fn forgetful(_: WriterEvents) -> Result<RunningWriter, Fault> {
     })
 }
 
-fn options(site: &Site) -> ServerOptions {
+pub(super) fn options(site: &Site) -> ServerOptions {
     ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Arc::clone(&site.tls),
@@ -37,8 +37,6 @@ fn options(site: &Site) -> ServerOptions {
         address_limiter: AddressLimiter::new(&many_connects()),
         shards: 1,
         bounds: Bounds::default(),
-        broker: make_broker(),
-        writer: Box::new(forgetful),
         clock: Clock::start_at(now().unix),
         metrics: Some(MetricsOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -46,6 +44,17 @@ fn options(site: &Site) -> ServerOptions {
         }),
         handle_signals: false,
     }
+}
+
+/// A server that forgets what it records.
+fn start(options: ServerOptions) -> Result<Running, Fault> {
+    Server::start(options, Core { broker: make_broker(), writer: Box::new(forgetful) })
+}
+
+/// A server that records in `directory`.
+fn start_durable(options: ServerOptions, directory: &std::path::Path) -> Running {
+    let writer = Box::new(durable(directory));
+    Server::start(options, Core { broker: make_broker(), writer }).unwrap()
 }
 
 fn many_connects() -> LimitsConfig {
@@ -140,7 +149,7 @@ fn subscribe(filter: &str) -> Packet {
 }
 
 /// Every entry of the log in `directory`.
-fn entries(directory: &std::path::Path) -> Vec<serde_json::Value> {
+pub(super) fn entries(directory: &std::path::Path) -> Vec<serde_json::Value> {
     let verifier = log_key().verifier().clone();
     let reader = Reader::open(RealDisk::new(directory), &verifier, Until::Checkpoint).unwrap();
     let entries = reader.entries(0);
@@ -150,9 +159,7 @@ fn entries(directory: &std::path::Path) -> Vec<serde_json::Value> {
 #[test]
 fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
     let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
-    let mut options = options(&site);
-    options.writer = Box::new(durable(directory.path()));
-    let running = Server::start(options).unwrap();
+    let running = start_durable(options(&site), directory.path());
     let mut client = Client::connect(&site, "press-7", running.local_addr());
     client.send(&[subscribe("plant/press-7/sealed/#")]);
     assert!(matches!(client.next(), Some(Packet::SubAck(_))));
@@ -184,9 +191,7 @@ fn a_message_goes_through_the_whole_line_and_a_stop_leaves_it_proven() {
 #[test]
 fn an_unknown_protocol_level_is_refused_in_the_form_that_its_client_reads() {
     let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
-    let mut options = options(&site);
-    options.writer = Box::new(durable(directory.path()));
-    let running = Server::start(options).unwrap();
+    let running = start_durable(options(&site), directory.path());
     for (connect_bytes, connack) in [
         // [MQTT-3.1.2-2] of 3.1.1
         (&b"\x10\x0D\x00\x04MQTT\x03\x02\x00\x3C\x00\x01c"[..], &b"\x20\x02\x00\x01"[..]),
@@ -207,9 +212,7 @@ fn an_unknown_protocol_level_is_refused_in_the_form_that_its_client_reads() {
 #[test]
 fn a_panic_in_the_task_of_a_connection_ends_that_connection_alone() {
     let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
-    let mut options = options(&site);
-    options.writer = Box::new(durable(directory.path()));
-    let running = Server::start(options).unwrap();
+    let running = start_durable(options(&site), directory.path());
     let mut neighbour = Client::connect(&site, "press-8", running.local_addr());
     for _ in 0..2 {
         let mut broken = Client::connect(&site, "press-7", running.local_addr());
@@ -233,9 +236,8 @@ fn a_panic_in_the_task_of_a_connection_ends_that_connection_alone() {
 fn two_shards_share_the_identities_and_one_log() {
     let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
     let mut options = options(&site);
-    options.writer = Box::new(durable(directory.path()));
     options.shards = 2;
-    let running = Server::start(options).unwrap();
+    let running = start_durable(options, directory.path());
     let names: Vec<String> = (0..8).map(|number| format!("press-{number}")).collect();
     let mut clients: Vec<Client> =
         names.iter().map(|name| Client::connect(&site, name, running.local_addr())).collect();
@@ -270,7 +272,7 @@ fn two_shards_share_the_identities_and_one_log() {
 }
 
 /// Shakes hands; the TLS state and the socket.
-fn connect(
+pub(super) fn connect(
     config: &Arc<ClientConfig>,
     address: SocketAddr,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
@@ -284,7 +286,7 @@ fn connect(
 }
 
 /// Whether the server ends this connection without a word of MQTT.
-fn is_closed(mut stream: impl std::io::Read) -> bool {
+pub(super) fn is_closed(mut stream: impl std::io::Read) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(0) => true,
         Ok(_) => false,
@@ -292,7 +294,7 @@ fn is_closed(mut stream: impl std::io::Read) -> bool {
     }
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
+pub(super) fn get(address: SocketAddr, path: &str) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -303,7 +305,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 #[test]
 fn numbers_and_health_are_served_while_it_serves() {
     let site = Site::new();
-    let running = Server::start(options(&site)).unwrap();
+    let running = start(options(&site)).unwrap();
     let _client = connect(&site.client("press-7"), running.local_addr()).unwrap();
     let metrics = running.metrics_addr().unwrap();
     let health = get(metrics, "/healthz");
@@ -318,7 +320,7 @@ fn metrics_are_not_served_to_the_network_unless_that_is_meant() {
     let mut options = options(&site);
     let listen = "0.0.0.0:0".parse().unwrap();
     options.metrics = Some(MetricsOptions { listen, allow_non_loopback: false });
-    let fault = Server::start(options).err().unwrap();
+    let fault = start(options).err().unwrap();
     assert!(matches!(fault, Fault::MetricsExposed(_)));
     assert_eq!(fault.exit_code(), 2);
 }
@@ -329,7 +331,7 @@ fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut options = options(&site);
     options.listen = taken.local_addr().unwrap();
-    let fault = Server::start(options).err().unwrap();
+    let fault = start(options).err().unwrap();
     assert!(fault.to_string().contains(&taken.local_addr().unwrap().to_string()), "{fault}");
 }
 
@@ -338,7 +340,7 @@ fn e08_a_socket_that_says_nothing_is_closed_at_its_deadline() {
     let site = Site::new();
     let mut options = options(&site);
     options.bounds.connect_max = Duration::from_millis(200);
-    let running = Server::start(options).unwrap();
+    let running = start(options).unwrap();
     let silent = TcpStream::connect(running.local_addr()).unwrap();
     let mut half = TcpStream::connect(running.local_addr()).unwrap();
     half.write_all(&[22, 3, 1]).unwrap();
@@ -353,7 +355,7 @@ fn d11_more_connections_than_the_bound_are_closed_at_once() {
     let site = Site::new();
     let mut options = options(&site);
     options.bounds.connections_max = 1;
-    let running = Server::start(options).unwrap();
+    let running = start(options).unwrap();
     let first = connect(&site.client("press-7"), running.local_addr()).unwrap();
     assert!(connect(&site.client("press-8"), running.local_addr()).is_err());
     drop(first);
@@ -367,7 +369,7 @@ fn d11_more_connections_than_the_bound_are_closed_at_once() {
 #[test]
 fn a_stranger_gets_no_further_than_the_handshake() {
     let (site, other) = (Site::new(), Site::new());
-    let running = Server::start(options(&site)).unwrap();
+    let running = start(options(&site)).unwrap();
     // It trusts our server, and shows a certificate of its own plant.
     let stranger = site.stranger(&other, "press-7");
     // In TLS 1.3 a client has finished before the server looks at its certificate.
@@ -380,9 +382,9 @@ fn a_stranger_gets_no_further_than_the_handshake() {
 #[test]
 fn a_panic_in_the_core_ends_the_server_with_a_fault() {
     let site = Site::new();
-    let mut options = options(&site);
-    options.broker = Arc::new(|_, _| panic!("the core is broken"));
-    let fault = Server::start(options).unwrap().wait().unwrap_err();
+    let broker: MakeBroker = Arc::new(|_, _| panic!("the core is broken"));
+    let core = Core { broker, writer: Box::new(forgetful) };
+    let fault = Server::start(options(&site), core).unwrap().wait().unwrap_err();
     assert!(
         matches!(&fault, Fault::CorePanicked { shard: 0, message } if message.contains("broken"))
     );
@@ -392,13 +394,13 @@ fn a_panic_in_the_core_ends_the_server_with_a_fault() {
 #[test]
 fn a_fault_of_the_writer_ends_the_server() {
     let site = Site::new();
-    let mut options = options(&site);
     let (sender, events) = sync_channel(1);
-    options.writer = Box::new(move |events| {
+    let writer = Box::new(move |events: WriterEvents| {
         sender.send(events.clone()).unwrap();
         forgetful(events)
     });
-    let running = Server::start(options).unwrap();
+    let core = Core { broker: make_broker(), writer };
+    let running = Server::start(options(&site), core).unwrap();
     events.recv().unwrap().failed("no space left".to_owned());
     let health = get(running.metrics_addr().unwrap(), "/healthz");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("\"faulted\""), "{health}");
@@ -421,7 +423,7 @@ fn idle_memory() {
     let site = Site::new();
     let mut options = options(&site);
     options.bounds.handshakes_per_address_max = 10_000;
-    let running = Server::start(options).unwrap();
+    let running = start(options).unwrap();
     let config = site.client("press-7");
     let mut sockets = Vec::new();
     // What the first ones cost is not the price of a connection.

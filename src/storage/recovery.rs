@@ -31,6 +31,8 @@ pub struct Recovered<'a> {
     pub head: &'a [u8],
     /// Its body, which fits its commitment.
     pub body: Option<BodyView<'a>>,
+    /// How much of the log's segments lies before it, from 0 to 1.
+    pub progress: f64,
 }
 
 /// What was found.
@@ -184,7 +186,7 @@ impl<D: Disk> Walk<'_, D> {
         let mut scan = SegmentScan::open(disk, number, Some(&self.expected))?;
         let mut last = None;
         loop {
-            match self.batch(&mut scan) {
+            match self.batch(&mut scan, number) {
                 Ok(Some(span)) => last = Some(span),
                 Ok(None) => break,
                 Err(ScanFault::Disk(fault)) => return Err(fault),
@@ -211,7 +213,11 @@ impl<D: Disk> Walk<'_, D> {
     }
 
     /// Checks one batch, bodies included, and visits its records.
-    fn batch(&mut self, scan: &mut SegmentScan<D::File>) -> Result<Option<Span>, ScanFault> {
+    fn batch(
+        &mut self,
+        scan: &mut SegmentScan<D::File>,
+        number: u64,
+    ) -> Result<Option<Span>, ScanFault> {
         let Some(span) = scan.peek()? else {
             return match scan.unused_space_defect()? {
                 Some(defect) => Err(ScanFault::Defect(defect)),
@@ -222,9 +228,12 @@ impl<D: Disk> Walk<'_, D> {
             return Err(ScanFault::Defect(defect));
         }
         let mut index = span.header.first_index;
+        let inside = scan.offset() as f64 / scan.header().bytes.max(1) as f64;
+        let segments = self.last_number.map_or(1, |last| last + 1);
+        let progress = (number as f64 + inside) / segments as f64;
         for record in records(scan.bytes(&span)?) {
             let (kind, head, body) = (record.kind, record.head, record.body);
-            (self.visit)(Recovered { kind, index, head, body });
+            (self.visit)(Recovered { kind, index, head, body, progress });
             self.recovery.records += 1;
             if kind == RecordKind::Entry {
                 self.recovery.tree.push(leaf_hash(head));

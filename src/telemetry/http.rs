@@ -1,7 +1,7 @@
 //! `/metrics` and `/healthz`, on loopback.
 //!
 //! `/healthz` answers 200 while the broker serves, and 503 with the reason when it does not: a
-//! fault, a stop under way, a log that cannot keep up, a shard that does not answer. There is no
+//! fault, a start or a stop under way, a log that cannot keep up, a shard that does not answer. There is no
 //! login and no TLS here, which is why [`crate::server`] refuses other addresses than loopback
 //! ones unless told otherwise.
 
@@ -23,6 +23,8 @@ use super::metrics::{MetricsSnapshot, encode_metrics};
 pub(crate) struct Health {
     /// Numbers; `None` if a shard did not answer in time.
     pub(crate) snapshot: Option<MetricsSnapshot>,
+    /// Whether the log is still being read.
+    pub(crate) starting: bool,
     /// Whether there was a fault.
     pub(crate) faulted: bool,
     /// Whether a stop is under way.
@@ -53,8 +55,10 @@ pub(crate) async fn serve(
 
 async fn metrics(State(source): State<HealthSource>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let Some(snapshot) = source().await.snapshot else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer\n").into_response();
+    let health = source().await;
+    let Some(snapshot) = health.snapshot else {
+        let why = if health.starting { "starting\n" } else { "a shard did not answer\n" };
+        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     };
     match encode_metrics(snapshot) {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
@@ -72,6 +76,7 @@ fn verdict(health: &Health) -> (StatusCode, serde_json::Value) {
     let status = match health {
         Health { faulted: true, .. } => "faulted",
         Health { stopping: true, .. } => "stopping",
+        Health { starting: true, .. } => "starting",
         Health { snapshot: None, .. } => "unresponsive",
         Health { backlogged: true, .. } => "backlogged",
         _ => "serving",
@@ -102,6 +107,7 @@ mod tests {
             (Health { faulted: true, ..serving.clone() }, "faulted"),
             (Health { stopping: true, ..serving.clone() }, "stopping"),
             (Health { backlogged: true, ..serving.clone() }, "backlogged"),
+            (Health { starting: true, ..Health::default() }, "starting"),
             (Health::default(), "unresponsive"),
         ] {
             let (code, body) = verdict(&sick);

@@ -17,7 +17,9 @@ use avow::limits::{AddressLimiter, LimitsConfig};
 use avow::policy::Policy;
 use avow::schema::Schemas;
 use avow::server::tls::{Pem, certificates, client_config, server_config};
-use avow::server::{Clock, Fault, Running, RunningWriter, Server, ServerOptions, StartWriter};
+use avow::server::{
+    Clock, Core, Fault, Running, RunningWriter, Server, ServerOptions, StartWriter,
+};
 use avow::session::Bounds;
 use avow::storage::{Log, LogOptions, RealDisk, StorageFault, Writer, WriterOptions};
 use avow::time::UnixNanos;
@@ -100,7 +102,7 @@ impl Site {
         let issuers = Arc::new(Issuers::new(vec![issuer]).unwrap());
         let (chain, key) = pem(&server);
         let limits = limits();
-        let running = Server::start(ServerOptions {
+        let options = ServerOptions {
             websocket: None,
             proxy: None,
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -109,13 +111,13 @@ impl Site {
             address_limiter: AddressLimiter::new(&limits),
             shards: 1,
             bounds: avow::server::Bounds::default(),
-            broker: make_broker(bounds, limits, about),
-            writer: writer(log.path().to_owned()),
             clock,
             metrics: None,
             handle_signals: false,
-        })
-        .unwrap();
+        };
+        let writer = writer(log.path().to_owned());
+        let core = Core { broker: make_broker(bounds, limits, about), writer };
+        let running = Server::start(options, core).unwrap();
         let address = running.local_addr();
         Self { running: Some(running), address, root, authority, profiles, now, _log: log }
     }
