@@ -10,6 +10,7 @@
 mod codec_round_trip;
 mod codec_rules;
 mod codec_vectors;
+mod corpus;
 mod packets;
 mod rumqttd_differential;
 mod rumqttd_meaning;

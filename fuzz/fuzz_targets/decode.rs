@@ -1,0 +1,7 @@
+//! See `harness/decode.rs`.
+#![no_main]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::decode::run(data));

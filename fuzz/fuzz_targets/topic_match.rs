@@ -1,0 +1,7 @@
+//! See `harness/topic_match.rs`.
+#![no_main]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::topic_match::run(data));
