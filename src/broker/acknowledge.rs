@@ -10,7 +10,8 @@ use crate::session::Acknowledged;
 use crate::time::Now;
 
 impl Broker {
-    /// A QoS 1 delivery is done.
+    /// A QoS 1 delivery is done, or was refused: either way it is acknowledged. [MQTT-4.3.2-3],
+    /// [MQTT-4.4.0-2], [MQTT-4.8.2-6]
     pub(super) fn handle_puback(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         if let Some(session) = self.sessions.get_mut(&key) {
@@ -22,7 +23,7 @@ impl Broker {
         self.pump(now, key);
     }
 
-    /// A QoS 2 delivery has arrived, or was refused.
+    /// A QoS 2 delivery has arrived, or was refused. [MQTT-4.3.3-3], [MQTT-4.4.0-2]
     pub(super) fn handle_pubrec(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -56,7 +57,7 @@ impl Broker {
         self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: known });
     }
 
-    /// A QoS 2 delivery is done.
+    /// A QoS 2 delivery is done. [MQTT-4.3.3-5]
     pub(super) fn handle_pubcomp(&mut self, now: Now, id: ConnectionId, ack: &Ack) {
         let Some(key) = self.session_of(id) else { return };
         if let Some(session) = self.sessions.get_mut(&key) {

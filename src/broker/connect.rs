@@ -52,6 +52,7 @@ impl Broker {
         let assigned = connect.client_id.as_str().is_empty();
         let client_id = match assigned {
             // Begins with the identity's name, as the shipped client id rule wants it.
+            // [MQTT-3.1.3-6], [MQTT-3.1.3-7]
             true => ClientId::new(&format!("{}-{:016x}", identity.name(), self.random.next_u64())),
             false => connect.client_id.clone(),
         };
@@ -85,16 +86,15 @@ impl Broker {
         granted: &Granted,
     ) -> Result<(), Refused> {
         let bounds = &self.settings.bounds;
-        // [MQTT-3.1.3-8] of 3.1.1: an empty Client Identifier needs Clean Session; 3.1 has none.
-        let empty_refused = match connect.version {
-            ProtocolVersion::V3_1 => true,
-            ProtocolVersion::V3_1_1 => !connect.clean_start,
+        let client_id = connect.client_id.as_str();
+        let breaks_version = match connect.version {
+            // 3.1, section 3.1: from 1 to 23 characters.
+            ProtocolVersion::V3_1 => !(1..=23).contains(&client_id.chars().count()),
+            // [MQTT-3.1.3-8] of 3.1.1: an empty one needs Clean Session.
+            ProtocolVersion::V3_1_1 => client_id.is_empty() && !connect.clean_start,
             ProtocolVersion::V5 => false,
         };
-        let client_id = connect.client_id.as_str();
-        if (client_id.is_empty() && empty_refused)
-            || client_id.len() > usize::from(bounds.client_id_bytes_max)
-        {
+        if breaks_version || client_id.len() > usize::from(bounds.client_id_bytes_max) {
             return Err(Refusal::ClientIdInvalid.into());
         }
         self.settings.policy.may_use_client_id(author.identity(), author.client_id())?;
@@ -128,6 +128,7 @@ impl Broker {
         let asked = connect.keep_alive_seconds;
         let (least, most) = (bounds.keep_alive_seconds_min, bounds.keep_alive_seconds_max);
         let (keep_alive_seconds, server_keep_alive) = if connect.version.is_v5() {
+            // [MQTT-3.2.2-22]
             let kept = if asked == 0 { most } else { asked.clamp(least, most) };
             (u32::from(kept), (kept != asked).then_some(kept))
         } else if asked == 0 {
@@ -189,7 +190,7 @@ impl Broker {
         self.reject(id, reason, reason_string);
     }
 
-    /// Refuses before CONNACK: CONNACK with a code, then the close.
+    /// Refuses before CONNACK: CONNACK with a code, then the close. [MQTT-3.1.4-2], [MQTT-3.2.2-7]
     pub(super) fn reject(
         &mut self,
         id: ConnectionId,
@@ -207,7 +208,8 @@ impl Broker {
         self.ledger.wait(Effect::Close(id));
     }
 
-    /// The entry is on disk: the session is made or resumed, and CONNACK leaves.
+    /// The entry is on disk: the session is made or resumed, and CONNACK leaves. [MQTT-3.1.4-5],
+    /// [MQTT-3.2.0-1]
     pub(super) fn connected(&mut self, now: Now, accepted: AcceptedConnect, synced: &Synced) {
         let id = accepted.connection;
         let index = synced.first_index() + accepted.offset;
@@ -224,11 +226,14 @@ impl Broker {
         }
         // The takeover may have ended a session that did not outlive its connection.
         let known = self.session_keys.get(&map_key).copied();
+        // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
         let session_present = known.is_some() && !accepted.connect.clean_start;
+        // [MQTT-3.1.2-4], [MQTT-3.1.4-4]
         if let (Some(key), true) = (known, accepted.connect.clean_start) {
             self.end_session(now, key);
         }
         let key = match self.session_keys.get(&map_key).copied() {
+            // [MQTT-3.1.2-5], [MQTT-3.1.2-6]
             Some(key) => key,
             None => self.make_session(map_key.clone(), &accepted),
         };
@@ -281,6 +286,7 @@ impl Broker {
             session.author = accepted.author.clone();
             session.connection = Some(accepted.connection);
             session.outbound.begin(wish.min(bounds.send_window_messages_max).max(1));
+            // [MQTT-3.1.2-7]
             session.will.clone_from(&accepted.will);
             session.will_due = None;
             session.away_since = None;

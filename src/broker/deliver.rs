@@ -22,7 +22,7 @@ use crate::time::Now;
 const WALK_STEPS: usize = 512;
 
 impl Broker {
-    /// Keeps or clears the retained message of a topic.
+    /// Keeps or clears the retained message of a topic. [MQTT-3.3.1-7], [MQTT-3.3.1-8]
     pub(super) fn retain(&mut self, message: &Arc<Message>) {
         if !message.retain() {
             return;
@@ -36,7 +36,7 @@ impl Broker {
 
     /// Gives `message` to everybody who asked for its topic and may read it: one copy for each
     /// session, at the highest QoS of its matching subscriptions and with all their identifiers.
-    /// [MQTT-3.3.4-2], [MQTT-3.3.4-3]
+    /// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-4.5.0-1], [MQTT-4.6.0-5]
     pub(super) fn route(&mut self, now: Now, message: &Arc<Message>) {
         let mut interests = std::mem::take(&mut self.interests);
         interests.clear();
@@ -151,6 +151,7 @@ impl Broker {
             while connection.outstanding_bytes < max {
                 let Some(next) = session.outbound.dequeue() else { break };
                 let message = &next.delivery.message;
+                // [MQTT-3.3.2-5]
                 let goes = !message.is_expired(now.instant)
                     && may_read(&self.settings.policy, session, message.topic());
                 let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
@@ -250,7 +251,8 @@ impl Broker {
     }
 
     /// Sends again what a resumed session has not acknowledged, as far as the connection and the
-    /// client's Receive Maximum allow. [MQTT-4.4.0-1]
+    /// client's Receive Maximum allow. [MQTT-4.4.0-1] Nothing expires any more: [MQTT-4.3.3-7],
+    /// [MQTT-4.3.3-13]
     fn resend(&mut self, now: Now, key: SessionKey) {
         let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -274,6 +276,7 @@ impl Broker {
                 session.outbound.cancel(packet_id);
                 continue;
             };
+            // [MQTT-3.3.1-1]
             hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
             self.counters.deliveries += 1;
         }

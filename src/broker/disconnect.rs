@@ -23,6 +23,8 @@ pub(super) enum Ending {
     PeerClosed,
     /// Reading or writing failed.
     Transport,
+    /// The peer broke the WebSocket around its packets.
+    Framing,
     /// The task of the connection failed: ours to mend.
     TaskFailed,
     /// The peer broke the protocol.
@@ -53,6 +55,7 @@ impl Ending {
             Self::Client(reason) => ("client", None, !matches!(reason, R::Success)),
             Self::PeerClosed => ("peer.closed", None, true),
             Self::Transport => ("transport", None, true),
+            Self::Framing => ("websocket.violation", None, true),
             Self::TaskFailed => ("fault.task", None, true),
             Self::Violation(reason) => ("violation", Some(reason), true),
             Self::KeepAlive => ("keep_alive", Some(R::KeepAliveTimeout), true),
@@ -97,6 +100,7 @@ impl Broker {
                 self.counters.connections_failed += 1;
                 Ending::TaskFailed
             }
+            CloseCause::Framing => Ending::Framing,
         };
         self.end(now, id, ending);
         self.connections.remove(&id);
@@ -116,7 +120,7 @@ impl Broker {
         self.violate(now, id, &violation);
     }
 
-    /// A peer broke the protocol: recorded, told if its version is known, closed.
+    /// A peer broke the protocol: recorded, told if its version is known, closed. [MQTT-4.13.1-1]
     pub(super) fn violate(&mut self, now: Now, id: ConnectionId, violation: &Violation) {
         let Some(connection) = self.connections.get(&id) else { return };
         if connection.phase == Phase::Closing {
@@ -138,6 +142,12 @@ impl Broker {
                 let entry = entry.who(&facts.identity).text("peer", &peer.to_string());
                 violation_fields(entry.decision(Decision::Deny), violation)
             });
+        }
+        // [MQTT-3.1.4-1], [MQTT-3.2.2-6] of 3.1.1: none of its return codes says that a CONNECT is
+        // malformed, so the connection is closed without a CONNACK.
+        let v3 = self.connections.get(&id).is_some_and(|known| !known.is_v5());
+        if v3 && !has_return_code(violation.reason) {
+            return self.close_unnamed(id);
         }
         self.reject(id, violation.reason, None);
     }
@@ -188,11 +198,13 @@ impl Broker {
             connection.phase = Phase::Closing;
             connection.session = None;
         }
+        // [MQTT-3.14.0-1]
         if let (Some(reason), Phase::Connected, true) = (reason, phase, v5) {
             let properties = DisconnectProperties::default();
             let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
             self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: false });
         }
+        // [MQTT-3.14.4-2], [MQTT-4.13.2-1]
         self.ledger.wait(Effect::Close(id));
         if let Some(key) = session {
             self.detach(now, key, publishes_will);
@@ -216,11 +228,13 @@ impl Broker {
         if publishes_will {
             self.schedule_will(now, key);
         } else {
+            // [MQTT-3.1.2-10]
             session.will = None;
         }
         if expiry_seconds == 0 {
             return self.end_session(now, key);
         }
+        // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
         let due = now.instant.after(session_expiry(expiry_seconds));
         self.timers.set(due, Timer::SessionExpiry(key));
     }
@@ -256,6 +270,11 @@ impl Broker {
         self.record(now, EntryType::Stop, &decision, |entry| entry);
         self.ledger.wait(Effect::Stopped);
     }
+}
+
+/// Whether 3.x can say in CONNACK why a CONNECT is wrong.
+fn has_return_code(reason: ReasonCode) -> bool {
+    matches!(reason, ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid)
 }
 
 fn violation_fields<'a>(entry: EntryWriter<'a>, violation: &Violation) -> EntryWriter<'a> {

@@ -106,6 +106,8 @@ pub enum CloseCause {
     Peer,
     /// Reading or writing failed.
     Transport,
+    /// The peer broke the framing around its packets: a WebSocket of text, or none.
+    Framing,
     /// We closed it, after [`super::Output::Close`].
     Ours,
     /// The connection's own task failed.

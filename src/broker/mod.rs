@@ -209,6 +209,7 @@ impl Broker {
             Packet::PubComp(ack) => self.handle_pubcomp(now, id, &ack),
             Packet::Subscribe(subscribe) => self.handle_subscribe(now, id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, id, &unsubscribe),
+            // [MQTT-3.12.4-1]
             Packet::PingReq => self.send(id, Packet::PingResp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, id, &disconnect),
             // The table has turned these away.

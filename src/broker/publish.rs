@@ -521,6 +521,7 @@ fn acknowledgement(
         Box::new(AckProperties { reason_string: Some(text), user_properties: Vec::new() })
     });
     let ack = Ack { packet_id, reason, properties };
+    // [MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]
     match qos {
         QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),
         QoS::ExactlyOnce => Packet::PubRec(ack),

@@ -199,6 +199,7 @@ impl Broker {
     }
 
     /// The entries are on disk: subscriptions come into force, SUBACK, retained messages.
+    /// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5], [MQTT-3.9.3-1]
     pub(super) fn subscribed(
         &mut self,
         now: Now,
@@ -214,6 +215,7 @@ impl Broker {
         for (filter, subscription, handling) in
             filters.into_iter().filter_map(|decided| decided.subscription)
         {
+            // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
             let new = self.subscriptions.insert(&filter, key, subscription);
             session.subscriptions.insert(filter.clone(), subscription);
             // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
@@ -272,7 +274,8 @@ impl Broker {
         });
     }
 
-    /// The entry is on disk: subscriptions end, UNSUBACK.
+    /// The entry is on disk: subscriptions end, UNSUBACK. [MQTT-3.10.4-2], [MQTT-3.10.4-4],
+    /// [MQTT-3.10.4-5], [MQTT-3.10.4-6]
     pub(super) fn unsubscribed(
         &mut self,
         id: ConnectionId,
@@ -288,6 +291,7 @@ impl Broker {
                 DecidedUnsubscribe::Remove(filter) => {
                     session.retained.retain(|cursor| cursor.filter != filter);
                     session.subscriptions.remove(&filter);
+                    // [MQTT-3.10.4-1]
                     match self.subscriptions.remove(&filter, key) {
                         true => ReasonCode::Success,
                         false => ReasonCode::NoSubscriptionExisted,

@@ -34,6 +34,7 @@ impl Broker {
         let publish = Publish {
             dup: false,
             qos: will.qos,
+            // [MQTT-3.1.2-14], [MQTT-3.1.2-15]
             retain: will.retain,
             topic: Some(will.topic.clone()),
             packet_id: None,
@@ -70,6 +71,7 @@ impl Broker {
     pub(super) fn publish_will(&mut self, now: Now, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.will_due = None;
+        // [MQTT-3.1.2-10]
         let Some(will) = session.will.take() else { return };
         let author = session.author.clone();
         let decision = self.decide();

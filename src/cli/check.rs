@@ -10,10 +10,10 @@ use super::files::{self, FileFault};
 use super::plant::Layout;
 use super::setting::{self, SettingError, SettingProblem};
 use super::{Answer, CliFailure, show};
-use crate::config::{Config, Setting};
+use crate::config::{ClientCertificate, Config, Setting};
 use crate::identity::{Issuer, Issuers};
 use crate::schema::Schemas;
-use crate::server::tls::{Pem, TlsFault, certificates, server_config};
+use crate::server::tls::{self, Pem, TlsFault, certificates, server_config, websocket_config};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
@@ -70,10 +70,15 @@ pub(super) fn load_schemas(config: &Config) -> Result<Schemas, CliFailure> {
     Ok(Schemas::parse(&path.display().to_string(), &text, read)?)
 }
 
-/// Reads the issuers and makes the TLS configuration.
-pub(super) fn load_tls(
-    config: &Config,
-) -> Result<(Arc<rustls::ServerConfig>, Arc<Issuers>), CliFailure> {
+/// TLS of every listener, and whom it trusts.
+pub(super) struct ListenerTls {
+    pub(super) mqtt: Arc<rustls::ServerConfig>,
+    pub(super) websocket: Option<Arc<rustls::ServerConfig>>,
+    pub(super) issuers: Arc<Issuers>,
+}
+
+/// Reads the issuers and makes the TLS configurations.
+pub(super) fn load_tls(config: &Config) -> Result<ListenerTls, CliFailure> {
     let mut issuers = Vec::new();
     for (number, issuer) in config.issuers.iter().enumerate() {
         let setting = Setting::Anchors(number);
@@ -93,7 +98,7 @@ pub(super) fn load_tls(
     let key_name = config.tls.key.to_string();
     let chain = Pem { file: &chain_name, text: &chain };
     let key = Pem { file: &key_name, text: &key };
-    let made = server_config(chain, key, Arc::clone(&issuers)).map_err(|fault| {
+    let problem = |fault| {
         let is_key = match &fault {
             TlsFault::NoPrivateKey { .. } | TlsFault::Credential { .. } => true,
             TlsFault::Pem { file, .. } => *file == key_name,
@@ -101,8 +106,20 @@ pub(super) fn load_tls(
         };
         let setting = if is_key { Setting::TlsKey } else { Setting::Certificate };
         tls_problem(config, setting, fault)
+    };
+    let websocket = config.listen.websocket.as_ref().map(|websocket| {
+        let client_certificate = match websocket.client_certificate {
+            ClientCertificate::Required => tls::ClientCertificate::Required,
+            ClientCertificate::Optional => tls::ClientCertificate::Optional,
+            ClientCertificate::None => tls::ClientCertificate::None,
+        };
+        websocket_config(chain, key, Arc::clone(&issuers), client_certificate)
     });
-    Ok((made?, issuers))
+    Ok(ListenerTls {
+        mqtt: server_config(chain, key, Arc::clone(&issuers)).map_err(problem)?,
+        websocket: websocket.transpose().map_err(problem)?,
+        issuers,
+    })
 }
 
 fn tls_problem(config: &Config, setting: Setting, fault: TlsFault) -> SettingError {

@@ -13,14 +13,14 @@ use clap::Args;
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, Settings};
-use crate::config::{Config, FILE_NAME, LogFormat};
+use crate::config::{Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
 use crate::server::{
-    Bounds, Clock, Fault, MetricsOptions, Running, RunningWriter, Server, ServerOptions,
-    StartWriter, WriterEvents, raise_open_files,
+    Bounds, Clock, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
+    Server, ServerOptions, StartWriter, WebSocketOptions, WriterEvents, raise_open_files,
 };
 use crate::storage::{
     Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovery, Until, Writer,
@@ -60,10 +60,13 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
     };
     let _lines = telemetry::init(format, config.log.level.as_str())?;
     let serving = Serving::start(&config, true)?;
-    let metrics = serving.running.metrics_addr();
+    let shown = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
     tracing::info!(
         listen = %serving.running.local_addr(),
-        metrics = %metrics.map_or_else(|| "off".to_owned(), |address| address.to_string()),
+        websocket = %shown(serving.running.websocket_addr()),
+        metrics = %shown(serving.running.metrics_addr()),
         node = %config.node.name,
         "ready"
     );
@@ -82,7 +85,7 @@ impl Serving {
     /// Takes the directory's lock, reads every file, recovers the log and opens the listener.
     pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
         let lock = Lock::acquire(&config.dir)?;
-        let (tls, issuers) = check::load_tls(config)?;
+        let mut tls = check::load_tls(config)?;
         let policy = Arc::new(super::policy::of(config)?);
         let schemas = Arc::new(check::load_schemas(config)?);
         let log = OpenLog::open(config)?;
@@ -112,8 +115,10 @@ impl Serving {
         }
         let started = Server::start(ServerOptions {
             listen: config.listen.mqtt,
-            tls,
-            issuers,
+            websocket: websocket(config, &mut tls),
+            tls: tls.mqtt,
+            issuers: tls.issuers,
+            proxy: config.listen.proxy.as_ref().map(proxy),
             address_limiter: AddressLimiter::new(&config.limits),
             shards: 1,
             bounds: bounds(config),
@@ -220,6 +225,28 @@ impl Lines for Answers<'_> {
     fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
         Answers::wait(self, duration).map_err(|_| AnswerFault::Gone)
     }
+}
+
+/// The WebSocket listener, if there is one.
+fn websocket(config: &Config, tls: &mut check::ListenerTls) -> Option<WebSocketOptions> {
+    let (websocket, tls) = config.listen.websocket.as_ref().zip(tls.websocket.take())?;
+    Some(WebSocketOptions {
+        listen: websocket.address,
+        tls,
+        path: websocket.path.clone(),
+        origins: websocket.origins.clone(),
+        allow_no_origin: websocket.allow_no_origin,
+        message_bytes_max: usize_of(u64::from(websocket.message_bytes_max)),
+        proxy: websocket.proxy.as_ref().map(proxy),
+    })
+}
+
+fn proxy(proxy: &Proxy) -> ProxyOptions {
+    let version = match proxy.protocol {
+        ProxyProtocol::V1 => ProxyVersion::V1,
+        ProxyProtocol::V2 => ProxyVersion::V2,
+    };
+    ProxyOptions { version, trusted: proxy.trusted.clone() }
 }
 
 /// The shell's bounds, as far as the configuration names them.

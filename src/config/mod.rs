@@ -6,6 +6,7 @@
 //! and read by their own rooms.
 
 mod limits;
+mod listen;
 mod load;
 mod place;
 mod problem;
@@ -25,7 +26,7 @@ pub use problem::ConfigProblem;
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
 use crate::identity::Role;
-use crate::limits::LimitsConfig;
+use crate::limits::{LimitsConfig, Network};
 use crate::session::Bounds;
 use crate::source::{Problems, SourceErrors};
 
@@ -81,6 +82,58 @@ pub struct Listen {
     pub connect_timeout: Duration,
     /// Most Network Connections at once.
     pub connections_max: u32,
+    /// The proxies before it; none: the address of a socket is that of its client.
+    pub proxy: Option<Proxy>,
+    /// `[listen.websocket]`; absent turns it off.
+    pub websocket: Option<WebSocketListen>,
+}
+
+/// Where browsers come in: MQTT over WebSocket over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketListen {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The one path that is served.
+    pub path: String,
+    /// The Origins of the pages that may connect, in the form that browsers write.
+    pub origins: Vec<String>,
+    /// Whether a client that names no Origin may connect.
+    pub allow_no_origin: bool,
+    /// Whether a client must show a certificate.
+    pub client_certificate: ClientCertificate,
+    /// Longest WebSocket message, in bytes; not below the longest packet.
+    pub message_bytes_max: u32,
+    /// The proxies before it; none: the address of a socket is that of its client.
+    pub proxy: Option<Proxy>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It must.
+    Required,
+    /// It is asked for one and may do without.
+    Optional,
+    /// It is not asked.
+    None,
+}
+
+/// Proxies that tell whose connections they carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// How they tell.
+    pub protocol: ProxyProtocol,
+    /// Who they are; at least one block, and never everybody.
+    pub trusted: Vec<Network>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How the broker proves itself to clients.

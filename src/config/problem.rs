@@ -79,6 +79,53 @@ pub enum ConfigProblem {
         "use 127.0.0.1 or [::1]; if something else guards the port, say `allow_remote = true`"
     ))]
     MetricsRemote,
+    /// A WebSocket listener that lets nobody in.
+    #[error("[listen.websocket] has no `origins`: nobody could connect")]
+    #[diagnostic(help(
+        "list the Origin of each page that may connect, `origins = [\"https://wall.example\"]`; \
+         for programs that are no browsers say `allow_no_origin = true`"
+    ))]
+    NoOrigin,
+    /// An Origin that no browser writes, or one that must not be let in.
+    #[error("`{text}` is not an Origin that may connect")]
+    #[diagnostic(help(
+        "write scheme, host and port as the browser's address bar shows them, in lower case, \
+         without path, default port or wildcard: \"https://wall.example:8443\"; `http` only for \
+         localhost"
+    ))]
+    Origin {
+        /// The text, clipped and escaped.
+        text: String,
+    },
+    /// More entries in a list than the bound.
+    #[error("`{field}` lists more than {max}")]
+    #[diagnostic(help("keep to {max} entries; a block of addresses covers many"))]
+    TooManyListed {
+        /// The field.
+        field: &'static str,
+        /// Most entries.
+        max: usize,
+    },
+    /// A WebSocket message that cannot hold one packet.
+    #[error("`message_bytes_max` is below `packet_bytes_max` of [mqtt]")]
+    #[diagnostic(help("raise `message_bytes_max`, or lower `packet_bytes_max`"))]
+    MessageBelowPacket,
+    /// Headers are expected, and nobody may send one.
+    #[error("`proxy_protocol` is on and `trusted_proxies` is empty: nobody could connect")]
+    #[diagnostic(help(
+        "list the proxies, `trusted_proxies = [\"10.0.0.5/32\"]`, or say `proxy_protocol = \"off\"`"
+    ))]
+    ProtocolWithoutProxies,
+    /// Proxies are listed, and their headers would be taken for TLS.
+    #[error("`trusted_proxies` is set and `proxy_protocol` is off")]
+    #[diagnostic(help(
+        "say `proxy_protocol = \"v1\"` or \"v2\", whichever the proxies send, or remove the list"
+    ))]
+    ProxiesWithoutProtocol,
+    /// Whoever connects would choose the address that limits and entries name.
+    #[error("`trusted_proxies` holds every address: anybody could claim to be anybody")]
+    #[diagnostic(help("list the addresses of the proxies alone, such as \"10.0.0.5/32\""))]
+    ProxiesEverybody,
     /// No issuer at all.
     #[error("there is no [[issuer]]: nobody could connect")]
     #[diagnostic(help(

@@ -2,7 +2,6 @@
 //!
 //! The shipped `config/avow.toml` writes every one of them out; a test holds the two together.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +9,14 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::listen::listen;
+#[cfg(test)]
+use super::listen::{LISTEN, WEBSOCKET};
 use super::place::FileText;
 use super::problem::ConfigProblem;
 use super::section::Section;
 use super::{
-    Config, Evidence, Files, IssuerConfig, Listen, Log, LogFormat, LogLevel, Metrics, Node,
+    Config, Evidence, Files, IssuerConfig, Log, LogFormat, LogLevel, Metrics, Node,
     OnEvidenceFailure, Tls,
 };
 use crate::identity::Role;
@@ -22,8 +24,8 @@ use crate::identity::name::{check_name, check_trust_domain};
 use crate::session::Bounds;
 use crate::source::{FieldProblem, Fields, Problems};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
@@ -33,21 +35,22 @@ const SECTIONS: &[&str] = &[
 ];
 
 const NODE: &[&str] = &["name", "trust_domain"];
-const LISTEN: &[&str] = &["mqtt", "handshakes_max", "connect_timeout", "connections_max"];
 const TLS: &[&str] = &["certificate", "key"];
 const ISSUER: &[&str] = &["id", "anchors", "trust_domain", "roles", "name_prefix"];
 const FILES: &[&str] = &["policy", "schemas"];
 const METRICS: &[&str] = &["address", "allow_remote"];
 const LOG: &[&str] = &["format", "level"];
 
-/// Every field of every section, for the test that the shipped file shows them all.
+/// Every field of every section, for the test that the shipped file shows them all; those of
+/// `[listen.websocket]` beside them, because that section is shown as a comment.
 #[cfg(test)]
-pub(super) fn every_field() -> impl Iterator<Item = &'static str> {
+pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
     let fields = sections.into_iter().chain([EVIDENCE, LOG]).flatten().copied();
     // Tables, not values.
-    fields.filter(|field| !["default", "class"].contains(field))
+    let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
+    (fields.filter(is_value).collect(), WEBSOCKET)
 }
 
 pub(super) type Found = Problems<ConfigProblem>;
@@ -73,8 +76,8 @@ pub(super) fn read(
     let at_packet = at_mqtt.0.get("packet_bytes_max").map(Spanned::span);
 
     let node = node(at_node, problems);
-    let listen = listen(at_listen, problems);
     let mut bounds = mqtt(at_mqtt, problems);
+    let listen = listen(at_listen, bounds.packet_bytes_max, problems);
     session(at_session, &mut bounds, listen.connections_max, problems);
     let largest = (bounds.packet_bytes_max, at_packet);
     let limits = super::limits::read(at_limits, largest, problems);
@@ -109,17 +112,6 @@ fn node((table, span): At<'_>, problems: &mut Found) -> Node {
 }
 
 const TRUST_DOMAIN: &str = "a trust domain, 1 to 255 of a-z 0-9 . - _";
-
-fn listen((table, span): At<'_>, problems: &mut Found) -> Listen {
-    let mut s = Section::new(table, span, "[listen]", LISTEN, problems);
-    let seconds = Duration::from_secs;
-    Listen {
-        mqtt: s.address("mqtt").unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8883))),
-        handshakes_max: narrow(s.count("handshakes_max", 256, 1..=16_384)),
-        connect_timeout: s.duration("connect_timeout", seconds(10), seconds(1)..=seconds(60)),
-        connections_max: narrow(s.count("connections_max", 10_000, 1..=1_000_000)),
-    }
-}
 
 fn tls((table, span): At<'_>, dir: &Path, problems: &mut Found) -> Tls {
     let mut s = Section::new(table, span, "[tls]", TLS, problems);

@@ -47,9 +47,15 @@ fn the_shipped_file_says_the_defaults() {
 
 #[test]
 fn the_shipped_file_holds_every_field() {
-    for field in sections::every_field() {
+    let (fields, websocket_fields) = sections::every_field();
+    for field in fields {
         let line = format!("\n{field} = ");
         assert!(SHIPPED.contains(&line), "config/avow.toml does not show `{field}`");
+    }
+    let (_, websocket) = SHIPPED.split_once("\n# [listen.websocket]\n").unwrap();
+    for field in websocket_fields {
+        let line = format!("\n# {field} = ");
+        assert!(websocket.contains(&line), "config/avow.toml does not show `{field}`");
     }
 }
 
@@ -149,6 +155,10 @@ fn values_that_contradict_each_other_are_refused() {
         ("[mqtt]\npacket_bytes_max = \"2 MiB\"\n", "less than the largest packet"),
         ("[limits]\ncolour = 1\n", "unknown field `colour`"),
         ("[evidence]\norigin = \"a b\"\n", "is not a name without spaces"),
+        ("[listen]\nproxy_protocol = \"v1\"\n", "`trusted_proxies` is empty"),
+        ("[listen]\ntrusted_proxies = [\"::1\"]\n", "`proxy_protocol` is off"),
+        ("[listen.websocket]\n", "has no `origins`"),
+        ("[listen.websocket]\nallow_no_origin = true\nmessage_bytes_max = 9000\n", "is below"),
     ];
     for (more, expected) in cases {
         let found = problems(&with(more));
@@ -238,4 +248,52 @@ fn a_value_that_fails_in_use_is_pointed_at() {
     let line = |setting| config.problem_at(setting, Wrong).iter().next().unwrap().line();
     assert_eq!((line(Setting::Anchors(0)), line(Setting::Anchors(1))), (7, 11));
     assert_eq!(line(Setting::LogKey), 1, "not written: the first byte");
+}
+
+#[test]
+fn a_websocket_listener_reads_with_its_proxies() {
+    let text = format!(
+        "{LEAST}[listen.websocket]\naddress = \"[::1]:8884\"\npath = \"/live\"\n\
+         origins = [\"https://wall.example\"]\nclient_certificate = \"optional\"\n\
+         proxy_protocol = \"v2\"\ntrusted_proxies = [\"10.0.0.5\", \"fd00::/8\"]\n"
+    );
+    let config = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap();
+    let networks = ["10.0.0.5/32", "fd00::/8"].map(|text| Network::parse(text).unwrap());
+    assert_eq!(
+        config.listen.websocket,
+        Some(WebSocketListen {
+            address: "[::1]:8884".parse().unwrap(),
+            path: "/live".to_owned(),
+            origins: vec!["https://wall.example".to_owned()],
+            allow_no_origin: false,
+            client_certificate: ClientCertificate::Optional,
+            message_bytes_max: 1 << 20,
+            proxy: Some(Proxy { protocol: ProxyProtocol::V2, trusted: networks.to_vec() }),
+        })
+    );
+    assert_eq!(config.listen.proxy, None);
+}
+
+#[test]
+fn what_a_websocket_listener_must_not_be_says_its_fix() {
+    let text = format!(
+        "{LEAST}[listen.websocket]\norigins = [\"*\", \"https://Wall.example/\"]\n\
+         path = \"mqtt?x\"\nclient_certificate = \"maybe\"\nproxy_protocol = \"v1\"\n\
+         trusted_proxies = [\"0.0.0.0/0\", \"10.0.0.1/8\"]\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r#"
+    avow.toml:10:12: `*` is not an Origin that may connect
+        help: write scheme, host and port as the browser's address bar shows them, in lower case, without path, default port or wildcard: "https://wall.example:8443"; `http` only for localhost
+    avow.toml:10:17: `https://Wall.example/` is not an Origin that may connect
+        help: write scheme, host and port as the browser's address bar shows them, in lower case, without path, default port or wildcard: "https://wall.example:8443"; `http` only for localhost
+    avow.toml:11:8: `mqtt?x` is not a path of A-Z a-z 0-9 / . - _
+        help: write `path = "/mqtt"`
+    avow.toml:12:22: `client_certificate` cannot be `maybe`
+        help: choose one of `required`, `optional`, `none`
+    avow.toml:14:20: `trusted_proxies` holds every address: anybody could claim to be anybody
+        help: list the addresses of the proxies alone, such as "10.0.0.5/32"
+    avow.toml:14:33: `10.0.0.1/8` is not an address or a block of addresses
+        help: write `trusted_proxies = ["127.0.0.1/32"]`
+    "#);
 }

@@ -64,17 +64,24 @@ fn decide(
     Ok(facts)
 }
 
-/// rustls's verifier of client certificates, by [`identify`]. A certificate is mandatory.
+/// rustls's verifier of client certificates, by [`identify`].
 #[derive(Debug)]
 pub struct AvowClientVerifier {
     issuers: Arc<Issuers>,
+    is_mandatory: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl AvowClientVerifier {
-    /// A verifier that accepts what `issuers` vouch for.
+    /// A verifier that accepts what `issuers` vouch for, and nobody without a certificate.
     pub fn new(issuers: Arc<Issuers>) -> Self {
-        Self { issuers, algorithms: Issuers::algorithms() }
+        Self { issuers, is_mandatory: true, algorithms: Issuers::algorithms() }
+    }
+
+    /// As [`Self::new`], and a client may show no certificate at all; one that it shows is judged
+    /// the same. Whoever uses it must decide what a nameless client may do.
+    pub fn optional(issuers: Arc<Issuers>) -> Self {
+        Self { is_mandatory: false, ..Self::new(issuers) }
     }
 }
 
@@ -84,7 +91,7 @@ impl ClientCertVerifier for AvowClientVerifier {
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        true
+        self.is_mandatory
     }
 
     fn verify_client_cert(

@@ -19,12 +19,14 @@ mod address;
 mod admit;
 mod bucket;
 mod config;
+mod network;
 
 pub use address::AddressLimiter;
 pub use admit::{Admission, Admitted, Charge, Limits};
 pub use config::{
     ClassConfig, ClassLimits, LimitsConfig, OnLimit, PAUSE_SECONDS_MAX, RATE_MAX, TABLE_MAX,
 };
+pub use network::Network;
 
 #[cfg(test)]
 mod tests;

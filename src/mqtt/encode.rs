@@ -87,7 +87,7 @@ impl EncodedPublish {
     pub fn write_to(&self, dup: bool, packet_id: Option<PacketId>, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        // [MQTT-2.2.1-2], [MQTT-3.3.1-2]
+        // [MQTT-2.2.1-2], [MQTT-3.3.1-2], [MQTT-4.3.1-1]
         let Some(packet_id_at) = self.packet_id_at else { return };
         let Some(copy) = out.get_mut(start..) else { return };
         if let Some(first) = copy.first_mut() {

@@ -31,7 +31,7 @@ pub enum TopicError {
     /// [MQTT-4.7.3-3]
     #[error("a topic has at most 65,535 bytes")]
     TooLong,
-    /// [MQTT-3.3.2-2]
+    /// [MQTT-3.3.2-2], [MQTT-4.7.0-1]
     #[error("a Topic Name must not hold `+` or `#`")]
     WildcardInName,
     /// [MQTT-4.7.1-1]
@@ -114,7 +114,7 @@ impl TopicFilter {
         self.filter.contains(['+', '#'])
     }
 
-    /// Whether this filter matches `name` (section 4.7).
+    /// Whether this filter matches `name` (section 4.7), character by character. [MQTT-4.7.3-4]
     pub fn matches(&self, name: &TopicName) -> bool {
         if name.is_dollar() && self.filter.starts_with(['+', '#']) {
             return false;

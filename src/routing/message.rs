@@ -44,6 +44,8 @@ impl Message {
                 (received.topic().clone(), publish.retain)
             }
         };
+        // [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-18],
+        // [MQTT-3.3.2-20]
         let mut properties = publish.properties.clone();
         // An alias is of the publisher's connection, an identifier of the subscriber's session.
         properties.topic_alias = None;

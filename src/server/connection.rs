@@ -19,7 +19,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::link::{Gate, Link, Local};
-use super::socket::{ReadOutcome, SEAL_BYTES_MAX, TlsSocket};
+use super::socket::{ReadOutcome, SEAL_BYTES_MAX};
+use super::transport::Transport;
 use crate::broker::{CloseCause, Input};
 use crate::mqtt::{Decoded, Decoder, Packet, Violation};
 
@@ -33,7 +34,7 @@ const CARRY_SLACK_BYTES: usize = 4 * 1024;
 enum Phase {
     /// Serving.
     Serving,
-    /// When the core said close: sending the rest and close_notify.
+    /// When the core said close, or the transport itself must: sending the rest and close_notify.
     Closing,
     /// When that is sent: ending our direction.
     ShuttingDown,
@@ -45,7 +46,7 @@ enum Phase {
 pub(super) struct Connection {
     local: Rc<Local>,
     link: Rc<Link>,
-    socket: TlsSocket,
+    socket: Transport,
     decoder: Decoder,
     phase: Phase,
     /// Bytes that were read and not decoded.
@@ -68,7 +69,7 @@ impl Connection {
     pub(super) fn new(
         local: Rc<Local>,
         link: Rc<Link>,
-        socket: TlsSocket,
+        socket: Transport,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         local.task_began();
@@ -125,6 +126,7 @@ impl Connection {
             match ready!(self.poll_fill(cx, &mut turn_bytes)) {
                 Ok(ReadOutcome::Progress) => {}
                 Ok(ReadOutcome::Ended) => return Poll::Ready(CloseCause::Peer),
+                Err(_) if self.socket.has_closed() => return Poll::Ready(CloseCause::Framing),
                 Err(_) => return Poll::Ready(CloseCause::Transport),
             }
             if turn_bytes >= TURN_BYTES_MAX {
@@ -229,9 +231,10 @@ impl Connection {
         if self.link.gate.get() == Gate::Ended { bytes.len() } else { used }
     }
 
-    /// CONNECT came: nothing behind it is looked at until the core has decided.
+    /// CONNECT came: nothing behind it is looked at until the core has decided. [MQTT-3.1.4-6]
     fn accept_connect(&mut self) {
         self.decoder.set_packet_bytes_max(self.local.bounds.packet_bytes_max);
+        self.socket.connected();
         self.needed = 0;
         self.link.version.set(self.decoder.version());
         self.link.awaits_connect.set(false);
@@ -297,7 +300,12 @@ impl Connection {
 
     /// Sends the rest and close_notify.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_write_rest(cx))?;
+        if self.reported {
+            // Nothing of the core's follows the transport's own last word.
+            ready!(self.socket.poll_flush(cx))?;
+        } else {
+            ready!(self.poll_write_rest(cx))?;
+        }
         self.socket.close_notify();
         Poll::Ready(Ok(()))
     }
@@ -373,7 +381,12 @@ impl Future for Connection {
                 Ok(()) => this.phase = Phase::Closing,
                 Err(cause) => {
                     this.report(cause);
-                    return Poll::Ready(());
+                    if !this.socket.has_closed() {
+                        return Poll::Ready(());
+                    }
+                    this.link.gate.set(Gate::Ended);
+                    this.timer = None;
+                    this.phase = Phase::Closing;
                 }
             }
         }

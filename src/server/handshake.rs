@@ -6,13 +6,13 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use rustls::ServerConnection;
 
-use super::socket::Handshaken;
+use super::proxy::ProxyRefusal;
 use super::tls::{HandshakeFailure, TlsFacts};
+use super::upgrade::UpgradeRefusal;
 use crate::broker::ConnectionFacts;
-use crate::identity::{Issuers, identify};
+use crate::identity::{CertificateRefusal, Issuers, identify};
 use crate::time::Now;
 
 /// Why a connection got no identity.
@@ -34,19 +34,53 @@ impl Refused {
     }
 }
 
-/// Establishes who is at the other end of `stream`, and takes it out of this thread's reactor.
+impl From<ProxyRefusal> for Refused {
+    fn from(refusal: ProxyRefusal) -> Self {
+        Self { reason: refusal.name() }
+    }
+}
+
+impl From<UpgradeRefusal> for Refused {
+    fn from(refusal: UpgradeRefusal) -> Self {
+        Self { reason: refusal.name() }
+    }
+}
+
+/// Who TLS says is there.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// Whoever the certificate names.
+    Named(Box<ConnectionFacts>),
+    /// A peer without a certificate, where the listener lets it come so far. It has no identity,
+    /// and so no shard and no session; a credential in CONNECT would have to make it one.
+    Nameless,
+}
+
+impl Peer {
+    /// The facts of a peer on a listener where nothing but a certificate names it.
+    pub(super) fn named(self) -> Result<ConnectionFacts, Refused> {
+        match self {
+            Self::Named(facts) => Ok(*facts),
+            Self::Nameless => Err(Refused { reason: CertificateRefusal::NoCertificate.name() }),
+        }
+    }
+}
+
+/// Establishes who is at the other end of `tls`, whose address is `peer`.
 pub(super) fn establish(
-    stream: TlsStream<TcpStream>,
+    tls: &ServerConnection,
     peer: SocketAddr,
     issuers: &Issuers,
     now: Now,
-) -> Result<(ConnectionFacts, Handshaken), Refused> {
-    let (_, tls) = stream.get_ref();
+) -> Result<Peer, Refused> {
     let certificates = tls.peer_certificates().unwrap_or_default();
+    if certificates.is_empty() {
+        return Ok(Peer::Nameless);
+    }
     let certificate = identify(certificates, issuers, now.unix)
         .map_err(|refusal| Refused { reason: refusal.name() })?;
     let session = TlsFacts::of(tls).map_err(|_| Refused { reason: "tls.failed" })?;
-    let facts = ConnectionFacts {
+    Ok(Peer::Named(Box::new(ConnectionFacts {
         identity: certificate.identity().clone(),
         x5t: *certificate.x5t(),
         spki_sha256: *certificate.spki_sha256(),
@@ -61,7 +95,5 @@ pub(super) fn establish(
         },
         tls_suite: session.suite.as_str().unwrap_or("unknown").to_owned(),
         exporter_sha256: session.exporter_hash,
-    };
-    let handshaken = Handshaken::detach(stream).map_err(|_| Refused::FAILED)?;
-    Ok((facts, handshaken))
+    })))
 }

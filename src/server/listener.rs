@@ -1,6 +1,6 @@
-//! The acceptor: from a TCP connection to an identity.
+//! The acceptor: from a TCP connection to its shard.
 //!
-//! One thread accepts, bounds and shakes hands for all shards, so that a flood of strangers costs
+//! One thread accepts, bounds and shakes hands ([`super::entrance`]) for all shards, so that a flood of strangers costs
 //! the shards nothing. Each socket has one deadline from accept to CONNECT; a socket that says
 //! nothing holds a place in a bounded line and no TLS state. Invariant: what reaches a shard has an
 //! identity, and whatever is turned away is told to a shard under a stable name.
@@ -20,13 +20,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::Clock;
-use super::handshake::{self, Refused};
+use super::entrance::{Entered, Entrance};
 use super::message::{Message, Opened, RefusedHandshake, Shards};
 use super::options::Bounds;
+use super::proxy::ProxyRefusal;
 use super::shutdown::Stopper;
 use crate::broker::{ConnectionId, Histogram};
-use crate::identity::{Identity, Issuers};
+use crate::identity::Identity;
 use crate::limits::AddressLimiter;
+use crate::time::Instant;
 
 /// Refused handshakes on their way to a shard at once; more are counted and dropped.
 pub(super) const REFUSALS_QUEUED_MAX: usize = 1_024;
@@ -58,8 +60,6 @@ impl HandshakeStats {
 
 /// What the acceptor is made of.
 pub(super) struct AcceptorParts {
-    pub(super) tls: Arc<rustls::ServerConfig>,
-    pub(super) issuers: Arc<Issuers>,
     pub(super) address_limiter: AddressLimiter,
     pub(super) bounds: Bounds,
     pub(super) clock: Clock,
@@ -69,61 +69,48 @@ pub(super) struct AcceptorParts {
 
 /// What the tasks of the acceptor share.
 struct Acceptor {
-    tls: tokio_rustls::TlsAcceptor,
-    issuers: Arc<Issuers>,
     bounds: Bounds,
     clock: Clock,
     shards: Shards,
     stats: Arc<HandshakeStats>,
+    address_limiter: RefCell<AddressLimiter>,
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    /// Places to shake hands.
-    handshakes: Semaphore,
     /// Places between accept and identity, shaking hands or waiting for it.
     sockets: Arc<Semaphore>,
     per_address: RefCell<HashMap<IpAddr, usize>>,
     next_connection: AtomicU64,
 }
 
-/// Accepts until `stopper` says stop. Must run on a local runtime of its own thread.
-pub(super) async fn accept(listener: TcpListener, parts: AcceptorParts, stopper: Stopper) {
-    let AcceptorParts { tls, issuers, mut address_limiter, bounds, clock, shards, stats } = parts;
+/// Accepts at every entrance until `stopper` says stop. Must run on a local runtime of its own
+/// thread.
+pub(super) async fn accept(
+    mqtt: (TcpListener, Entrance),
+    websocket: Option<(TcpListener, Entrance)>,
+    parts: AcceptorParts,
+    stopper: Stopper,
+) {
+    let AcceptorParts { address_limiter, bounds, clock, shards, stats } = parts;
     let sockets_max = bounds.handshakes_max.saturating_add(bounds.handshakes_waiting_max);
     let acceptor = Rc::new(Acceptor {
-        tls: tls.into(),
-        issuers,
         bounds,
         clock,
         shards,
         stats,
+        address_limiter: RefCell::new(address_limiter),
         connections: Arc::new(Semaphore::new(bounds.connections_max.min(Semaphore::MAX_PERMITS))),
         refusals: Arc::new(Semaphore::new(REFUSALS_QUEUED_MAX)),
-        handshakes: Semaphore::new(bounds.handshakes_max.min(Semaphore::MAX_PERMITS)),
         sockets: Arc::new(Semaphore::new(sockets_max.min(Semaphore::MAX_PERMITS))),
         per_address: RefCell::default(),
         next_connection: AtomicU64::new(0),
     });
-    let stopped = stopper.stopped();
-    tokio::pin!(stopped);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stopped => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                if let Err(reason) = acceptor.admit(socket, peer, &mut address_limiter) {
-                    acceptor.report_refused(peer, reason);
-                }
-            }
-            Err(error) if is_of_the_peer(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    let at_websocket = async {
+        if let Some((listener, entrance)) = websocket {
+            acceptor.accept_at(listener, entrance, &stopper).await;
         }
-    }
+    };
+    let (listener, entrance) = mqtt;
+    tokio::join!(acceptor.accept_at(listener, entrance, &stopper), at_websocket);
 }
 
 /// Errors of `accept` that concern the connection alone.
@@ -138,62 +125,112 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 }
 
 impl Acceptor {
+    /// Accepts at one entrance until `stopper` says stop.
+    async fn accept_at(
+        self: &Rc<Self>,
+        listener: TcpListener,
+        entrance: Entrance,
+        stopper: &Stopper,
+    ) {
+        let entrance = Rc::new(entrance);
+        let stopped = stopper.stopped();
+        tokio::pin!(stopped);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    if let Err(reason) = self.admit(&entrance, socket, peer) {
+                        self.report_refused(peer, reason);
+                    }
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Gives `socket` a place and a task, or closes it at once.
     fn admit(
         self: &Rc<Self>,
+        entrance: &Rc<Entrance>,
         socket: TcpStream,
         peer: SocketAddr,
-        address_limiter: &mut AddressLimiter,
     ) -> Result<(), &'static str> {
-        let now = self.clock.now();
-        if !address_limiter.admit(now, peer.ip()) {
-            return Err("tls.address_rate");
-        }
+        let deadline = self.clock.instant().after(self.bounds.connect_max);
+        // A proxy's own address counts for nothing: its connections are those of its clients.
+        let is_proxied = entrance.is_proxied(peer.ip()).map_err(ProxyRefusal::name)?;
+        let address = if is_proxied { None } else { Some(self.admit_address(peer.ip())?) };
         let connection = Arc::clone(&self.connections)
             .try_acquire_owned()
             .map_err(|_| "tls.connections_full")?;
         let place =
             Arc::clone(&self.sockets).try_acquire_owned().map_err(|_| "tls.handshakes_full")?;
-        let address = AddressPlace::take(self, peer.ip()).ok_or("tls.address_handshakes")?;
-        let deadline = now.instant.after(self.bounds.connect_max);
-        let this = Rc::clone(self);
+        let (this, entrance) = (Rc::clone(self), Rc::clone(entrance));
         let task = async move {
-            let _place = (place, address);
-            let timeout = this.clock.deadline(deadline);
-            let outcome = tokio::time::timeout_at(timeout, this.shake_hands(socket, peer)).await;
-            match outcome.unwrap_or(Err(Refused::TIMED_OUT)) {
-                Ok((facts, handshaken)) => {
-                    let opened = Opened {
-                        connection: this.next_id(),
-                        connect_deadline: deadline,
-                        permit: connection,
-                        facts: Arc::new(facts),
-                        handshaken,
-                    };
-                    this.give(opened);
-                }
-                Err(refused) => this.report_refused(peer, refused.reason),
-            }
+            let _place = place;
+            this.let_in(&entrance, socket, peer, address, deadline, connection).await;
         };
         #[expect(clippy::let_underscore_future, reason = "the task reports its own end")]
         let _ = tokio::task::spawn_local(task);
         Ok(())
     }
 
-    async fn shake_hands(
-        &self,
-        socket: TcpStream,
+    /// Counts a connection of `address`, and takes its place among those of that address.
+    fn admit_address(self: &Rc<Self>, address: IpAddr) -> Result<AddressPlace, &'static str> {
+        if !self.address_limiter.borrow_mut().admit(self.clock.now(), address) {
+            return Err("tls.address_rate");
+        }
+        AddressPlace::take(self, address).ok_or("tls.address_handshakes")
+    }
+
+    /// Takes one connection from its first byte to its shard. Without an `address` that was
+    /// admitted, the address is yet to be read.
+    async fn let_in(
+        self: &Rc<Self>,
+        entrance: &Entrance,
+        mut socket: TcpStream,
         peer: SocketAddr,
-    ) -> Result<(crate::broker::ConnectionFacts, super::socket::Handshaken), Refused> {
-        socket.set_nodelay(true).map_err(|_| Refused::FAILED)?;
-        // Whoever says nothing waits here, at the price of a socket.
-        socket.readable().await.map_err(|_| Refused::FAILED)?;
-        let _turn = self.handshakes.acquire().await.map_err(|_| Refused::FAILED)?;
-        let begin = self.clock.instant();
-        let stream = self.tls.accept(socket).await.map_err(|error| Refused::of(&error))?;
-        let established = handshake::establish(stream, peer, &self.issuers, self.clock.now())?;
-        self.stats.observe(self.clock.instant().since(begin));
-        Ok(established)
+        address: Option<AddressPlace>,
+        deadline: Instant,
+        connection: OwnedSemaphorePermit,
+    ) {
+        let (peer, _address) = match address {
+            Some(address) => (peer, address),
+            None => {
+                let source = match entrance.source(&mut socket, peer, deadline).await {
+                    Ok(source) => source,
+                    Err(refused) => return self.report_refused(peer, refused.reason),
+                };
+                match self.admit_address(source.ip()) {
+                    Ok(address) => (source, address),
+                    Err(reason) => return self.report_refused(source, reason),
+                }
+            }
+        };
+        match entrance.enter(socket, peer, deadline).await {
+            Ok(Entered { facts, handshaken, begin }) => {
+                self.stats.observe(self.clock.instant().since(begin));
+                self.give(Opened {
+                    connection: self.next_id(),
+                    connect_deadline: deadline,
+                    permit: connection,
+                    facts: Arc::new(facts),
+                    handshaken,
+                });
+            }
+            Err(away) => {
+                // Told before anybody can see it.
+                self.report_refused(peer, away.refused.reason);
+                entrance.dismiss(away).await;
+            }
+        }
     }
 
     fn next_id(&self) -> ConnectionId {

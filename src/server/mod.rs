@@ -15,18 +15,23 @@
 pub mod admin;
 mod clock;
 mod connection;
+mod entrance;
 mod handle;
 mod handshake;
 mod link;
 mod listener;
 mod message;
 mod options;
+mod proxy;
 mod shard;
 mod shutdown;
 mod socket;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod transport;
+mod upgrade;
+mod websocket;
 mod writing;
 
 use std::net::SocketAddr;
@@ -39,12 +44,15 @@ pub use clock::Clock;
 pub use handle::{Handle, NotServing};
 pub use listener::HandshakeStats;
 pub use message::ShardSnapshot;
-pub use options::{Bounds, MakeBroker, MetricsOptions, ServerOptions};
+pub use options::{
+    Bounds, MakeBroker, MetricsOptions, ProxyOptions, ProxyVersion, ServerOptions, WebSocketOptions,
+};
 pub use shutdown::{Fault, Stopper, raise_open_files};
 pub use writing::{
     RunningWriter, StartWriter, Submit, Submitted, SyncDurations, WriterEvents, WriterStats,
 };
 
+use entrance::{Entrance, Surroundings};
 use listener::AcceptorParts;
 use message::Shards;
 use shard::ShardParts;
@@ -56,8 +64,7 @@ pub struct Server;
 
 /// A server that runs. Dropping it does not stop it: call [`Self::stop`] and [`Self::wait`].
 pub struct Running {
-    local_addr: SocketAddr,
-    metrics_addr: Option<SocketAddr>,
+    bound: Bound,
     handle: Handle,
     ended: Receiver<Ended>,
     shards: Vec<JoinHandle<()>>,
@@ -78,16 +85,19 @@ impl Server {
         let stopper = Stopper::new(shards.clone());
         let handshakes = Arc::new(HandshakeStats::default());
         let parts = AcceptorParts {
-            tls: options.tls,
-            issuers: options.issuers,
             address_limiter: options.address_limiter,
             bounds,
             clock,
             shards: shards.clone(),
             stats: Arc::clone(&handshakes),
         };
+        let around = Surroundings { issuers: options.issuers, bounds, clock };
+        let websocket = options
+            .websocket
+            .map(|options| (options.listen, Entrance::websocket(around.clone(), options)));
         let acceptor = Acceptor {
-            listen: options.listen,
+            mqtt: (options.listen, Entrance::mqtt(around, options.tls, options.proxy)),
+            websocket,
             metrics: options.metrics,
             handle_signals: options.handle_signals,
             stopper: stopper.clone(),
@@ -112,27 +122,24 @@ impl Server {
         let handle = Handle::new(shards, stopper, faults, writer.stats, handshakes);
         // The acceptor waits for this before its first accept.
         let _ = go.send(handle.clone());
-        Ok(Running {
-            local_addr: bound.listen,
-            metrics_addr: bound.metrics,
-            handle,
-            ended,
-            shards: threads,
-            acceptor,
-            stop_writer: writer.stop,
-        })
+        Ok(Running { bound, handle, ended, shards: threads, acceptor, stop_writer: writer.stop })
     }
 }
 
 impl Running {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.bound.mqtt
+    }
+
+    /// Where it serves MQTT over WebSocket, if it does.
+    pub fn websocket_addr(&self) -> Option<SocketAddr> {
+        self.bound.websocket
     }
 
     /// Where it serves `/metrics` and `/healthz`, if it does.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics_addr
+        self.bound.metrics
     }
 
     /// A way to ask and tell the server from anywhere.
@@ -176,7 +183,8 @@ impl Running {
 
 /// What the acceptor's thread is made of.
 struct Acceptor {
-    listen: SocketAddr,
+    mqtt: (SocketAddr, Entrance),
+    websocket: Option<(SocketAddr, Entrance)>,
     metrics: Option<MetricsOptions>,
     handle_signals: bool,
     stopper: Stopper,
@@ -186,7 +194,8 @@ struct Acceptor {
 /// Addresses as they were bound.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
-    listen: SocketAddr,
+    mqtt: SocketAddr,
+    websocket: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
 }
 
@@ -227,23 +236,30 @@ impl Acceptor {
         bound_sender: &std::sync::mpsc::SyncSender<Result<Bound, Fault>>,
         told: tokio::sync::oneshot::Receiver<Handle>,
     ) {
-        let bound = async {
-            let (listener, listen) = bind(self.listen).await?;
+        let listening = async {
+            let mqtt = bind(self.mqtt.0).await?;
+            let websocket = match &self.websocket {
+                Some((address, _)) => Some(bind(*address).await?),
+                None => None,
+            };
             let metrics = match self.metrics {
                 Some(metrics) => Some(bind(metrics.listen).await?),
                 None => None,
             };
-            Ok((listener, listen, metrics))
+            Ok((mqtt, websocket, metrics))
         };
-        let (listener, listen, metrics) = match bound.await {
-            Ok(bound) => bound,
+        let (mqtt, websocket, metrics) = match listening.await {
+            Ok(listening) => listening,
             Err(fault) => {
                 let _ = bound_sender.send(Err(fault));
                 return;
             }
         };
-        let metrics_addr = metrics.as_ref().map(|(_, address)| *address);
-        let _ = bound_sender.send(Ok(Bound { listen, metrics: metrics_addr }));
+        let _ = bound_sender.send(Ok(Bound {
+            mqtt: mqtt.1,
+            websocket: websocket.as_ref().map(|(_, address)| *address),
+            metrics: metrics.as_ref().map(|(_, address)| *address),
+        }));
         // An error means that the start failed after this: nobody to serve.
         let Ok(handle) = told.await else { return };
         if self.handle_signals {
@@ -255,7 +271,11 @@ impl Acceptor {
             let source = handle.health_source();
             tokio::task::spawn_local(crate::telemetry::serve(listener, source, stopped))
         });
-        listener::accept(listener, self.parts, self.stopper).await;
+        let mqtt = (mqtt.0, self.mqtt.1);
+        let websocket = websocket
+            .zip(self.websocket)
+            .map(|((listener, _), (_, entrance))| (listener, entrance));
+        listener::accept(mqtt, websocket, self.parts, self.stopper).await;
         drop(serving);
     }
 }

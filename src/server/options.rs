@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::writing::StartWriter;
 use crate::broker::Broker;
 use crate::identity::Issuers;
-use crate::limits::AddressLimiter;
+use crate::limits::{AddressLimiter, Network};
 use crate::time::Now;
 
 /// Makes the core of the shard with this number, on that shard's thread, beginning now.
@@ -19,6 +19,10 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// TLS as `tls::server_config` makes it.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Whether proxies stand before `listen`, and which.
+    pub proxy: Option<ProxyOptions>,
+    /// MQTT over WebSocket, if it is served.
+    pub websocket: Option<WebSocketOptions>,
     /// Whom `tls` trusts, for the second look after the handshake.
     pub issuers: Arc<Issuers>,
     /// Bounds the connects of an address over time.
@@ -37,6 +41,43 @@ pub struct ServerOptions {
     pub metrics: Option<MetricsOptions>,
     /// Whether SIGTERM and SIGINT stop the server. A process has one such server at most.
     pub handle_signals: bool,
+}
+
+/// Where MQTT over WebSocket is served, and to whom.
+pub struct WebSocketOptions {
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// TLS as `tls::websocket_config` makes it.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The one path that is served.
+    pub path: String,
+    /// The Origins of the pages that may connect, as browsers write them: `https://host` or
+    /// `https://host:port`, in lower case.
+    pub origins: Vec<String>,
+    /// Whether a client that names no Origin may connect; a browser always names one.
+    pub allow_no_origin: bool,
+    /// Longest message of a connection that has sent CONNECT, in bytes.
+    pub message_bytes_max: usize,
+    /// Whether proxies stand before `listen`, and which.
+    pub proxy: Option<ProxyOptions>,
+}
+
+/// Which proxies tell whose connections they carry, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyOptions {
+    /// How.
+    pub version: ProxyVersion,
+    /// Which; every other peer is refused.
+    pub trusted: Vec<Network>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Where to serve `/metrics` and `/healthz`.

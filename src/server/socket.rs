@@ -17,6 +17,9 @@ use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::transport::Transport;
+use super::websocket::Upgraded;
+
 /// Most ciphertext taken from a socket by one system call, in bytes.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 /// Most plaintext sealed before the socket has taken what was sealed earlier, in bytes.
@@ -27,6 +30,7 @@ pub(super) const SEAL_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Handshaken {
     socket: std::net::TcpStream,
     tls: Box<ServerConnection>,
+    upgraded: Option<Upgraded>,
 }
 
 impl Handshaken {
@@ -35,12 +39,19 @@ impl Handshaken {
         let (socket, mut tls) = stream.into_inner();
         // What we seal at once is bounded by `SEAL_BYTES_MAX`, on our side of the fence.
         tls.set_buffer_limit(None);
-        Ok(Self { socket: socket.into_std()?, tls: Box::new(tls) })
+        Ok(Self { socket: socket.into_std()?, tls: Box::new(tls), upgraded: None })
+    }
+
+    /// The same, with a WebSocket in it.
+    pub(super) fn upgraded(self, upgraded: Upgraded) -> Self {
+        Self { upgraded: Some(upgraded), ..self }
     }
 
     /// Puts the stream into the reactor of this thread.
-    pub(super) fn attach(self) -> io::Result<TlsSocket> {
-        Ok(TlsSocket { socket: TcpStream::from_std(self.socket)?, tls: self.tls, eof: false })
+    pub(super) fn attach(self) -> io::Result<Transport> {
+        let socket = TcpStream::from_std(self.socket)?;
+        let tls = TlsSocket { socket, tls: self.tls, eof: false };
+        Ok(Transport::new(tls, self.upgraded))
     }
 }
 
@@ -134,6 +145,11 @@ impl TlsSocket {
     /// [`SEAL_BYTES_MAX`] bytes.
     pub(super) fn seal(&mut self, plain: &[u8]) -> io::Result<()> {
         self.tls.writer().write_all(plain)
+    }
+
+    /// Whether sealed records wait for the socket.
+    pub(super) fn wants_write(&self) -> bool {
+        self.tls.wants_write()
     }
 
     /// Gives every sealed record to the socket.

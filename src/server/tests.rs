@@ -31,6 +31,8 @@ fn options(site: &Site) -> ServerOptions {
     ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Arc::clone(&site.tls),
+        proxy: None,
+        websocket: None,
         issuers: Arc::clone(&site.issuers),
         address_limiter: AddressLimiter::new(&many_connects()),
         shards: 1,

@@ -3,11 +3,14 @@
 //! rustls on aws-lc-rs, the provider built here and named explicitly, so that no other crate's
 //! process default can change it. TLS 1.3 is preferred; 1.2 only with ECDHE, an AEAD and the
 //! extended master secret (RFC 7627), without which an exporter would not be bound to the
-//! handshake. Every client shows a certificate ([`crate::identity::verifier`]).
+//! handshake. Every client shows a certificate ([`crate::identity::verifier`]), except where a
+//! WebSocket listener is told that it need not.
 //!
 //! Resumption is off, and so is early data: rustls does not run the client verifier when a
 //! session resumes, so a ticket would outlive the revocation or the expiry of its certificate.
-//! Invariant: each connection is a full handshake with a certificate judged at that moment.
+//! Invariant: each connection is a full handshake, and a certificate in it is judged at that
+//! moment. MQTT and WebSocket listeners share no protocol name, so that a client of one cannot be
+//! led to the other.
 //!
 //! Not here: sockets, deadlines, who the peer is. RFC 8446, RFC 5246, RFC 5705 (exporters).
 
@@ -19,7 +22,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs::cipher_suite as suite;
 use rustls::crypto::{self, CryptoProvider};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{
     CipherSuite, ClientConfig, ConnectionCommon, ProtocolVersion, RootCertStore, ServerConfig,
@@ -35,6 +39,21 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-avow-connection";
 
 /// The ALPN name of MQTT. Clients that offer no protocol at all are accepted too.
 pub const ALPN_MQTT: &[u8] = b"mqtt";
+
+/// The ALPN name of what a WebSocket begins as. Clients that offer no protocol are accepted too.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
+
+/// Whether a client of a WebSocket listener must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It must.
+    Required,
+    /// It is asked for one and may do without. Chromium is not among those who do: it gives up a
+    /// WebSocket that is asked for a certificate which its user has not chosen before.
+    Optional,
+    /// It is not asked.
+    None,
+}
 
 /// The cipher suites, best first: every one has forward secrecy and an AEAD.
 const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
@@ -141,16 +160,55 @@ pub fn server_config(
     server_config_at(chain, key, issuers, Arc::new(DefaultTimeProvider))
 }
 
+/// As [`server_config`], of a WebSocket listener.
+///
+/// # Errors
+/// A [`TlsFault`] that names the file.
+pub fn websocket_config(
+    chain: Pem<'_>,
+    key: Pem<'_>,
+    issuers: Arc<Issuers>,
+    client_certificate: ClientCertificate,
+) -> Result<Arc<ServerConfig>, TlsFault> {
+    let time = Arc::new(DefaultTimeProvider);
+    websocket_config_at(chain, key, issuers, client_certificate, time)
+}
+
 pub(super) fn server_config_at(
     chain: Pem<'_>,
     key: Pem<'_>,
     issuers: Arc<Issuers>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
+    listener_config(chain, key, Arc::new(AvowClientVerifier::new(issuers)), ALPN_MQTT, time)
+}
+
+pub(super) fn websocket_config_at(
+    chain: Pem<'_>,
+    key: Pem<'_>,
+    issuers: Arc<Issuers>,
+    client_certificate: ClientCertificate,
+    time: Arc<dyn TimeProvider>,
+) -> Result<Arc<ServerConfig>, TlsFault> {
+    let verifier: Arc<dyn ClientCertVerifier> = match client_certificate {
+        ClientCertificate::Required => Arc::new(AvowClientVerifier::new(issuers)),
+        ClientCertificate::Optional => Arc::new(AvowClientVerifier::optional(issuers)),
+        ClientCertificate::None => WebPkiClientVerifier::no_client_auth(),
+    };
+    listener_config(chain, key, verifier, ALPN_HTTP, time)
+}
+
+fn listener_config(
+    chain: Pem<'_>,
+    key: Pem<'_>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    protocol: &[u8],
+    time: Arc<dyn TimeProvider>,
+) -> Result<Arc<ServerConfig>, TlsFault> {
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&VERSIONS)
         .map_err(TlsFault::Provider)?
-        .with_client_cert_verifier(Arc::new(AvowClientVerifier::new(issuers)))
+        .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(chain)?, private_key(key)?)
         .map_err(|source| TlsFault::Credential {
             certificate_file: chain.file.to_owned(),
@@ -163,7 +221,7 @@ pub(super) fn server_config_at(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.require_ems = true;
-    config.alpn_protocols = vec![ALPN_MQTT.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -26,7 +26,7 @@ impl Inbound {
     }
 
     /// Carries out a PUBREL, or frees the identifier of a PUBLISH that was refused; false if the
-    /// identifier was not in use. [MQTT-4.3.3-11]
+    /// identifier was not in use. [MQTT-4.3.3-11], [MQTT-4.3.3-12]
     pub fn release(&mut self, id: PacketId) -> bool {
         self.unreleased.remove(&id)
     }

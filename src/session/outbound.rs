@@ -215,6 +215,7 @@ impl<D> Outbound<D> {
         match self.window.iter_mut().find(|sent| sent.id == id) {
             // A repeated PUBREC is answered with PUBREL again.
             Some(sent) if matches!(sent.awaiting, Awaiting::Receipt(_) | Awaiting::Completion) => {
+                // [MQTT-4.3.3-6]
                 sent.awaiting = Awaiting::Completion;
                 self.window_bytes -= std::mem::take(&mut sent.bytes);
                 Acknowledged::Release
@@ -256,7 +257,7 @@ impl<D> Outbound<D> {
     }
 
     /// The next identifier that is not in use. The window is smaller than the number of
-    /// identifiers, so there is one. [MQTT-2.2.1-4]
+    /// identifiers, so there is one. [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
     fn free_id(&mut self) -> PacketId {
         let mut id = self.last_id.map_or(PacketId::ONE, PacketId::next);
         while self.window.iter().any(|sent| sent.id == id) {

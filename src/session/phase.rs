@@ -91,6 +91,7 @@ impl Phase {
         use Arrival as A;
         use Verdict::{Handle, Ignore, Violation};
         match (self, arrival) {
+            // [MQTT-3.1.4-6], [MQTT-3.14.4-1]
             (Self::Closing, _) => Ignore,
             (Self::AwaitingConnect, A::Connect) => Handle,
             // [MQTT-3.1.0-1]

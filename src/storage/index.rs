@@ -36,7 +36,7 @@ pub const INDEX_DIR: &str = "index";
 /// What sled keeps of the index in memory, in bytes, beside its own tables.
 const CACHE_BYTES: u64 = 1 << 20;
 /// Blocks between two syncs of the index. A crash costs the next start the reading of as many.
-const FLUSH_BLOCKS: u64 = 64;
+const FLUSH_BLOCKS: u64 = 8;
 
 /// The index. Clones are the same index; one process at a time may have it open.
 #[derive(Clone, Debug)]

@@ -14,3 +14,5 @@ mod corpus;
 mod packets;
 mod rumqttd_differential;
 mod rumqttd_meaning;
+mod statements;
+mod wire;

@@ -2,8 +2,8 @@
 //!
 //! Each test makes a plant of its own in a scratch directory and serves it on loopback
 //! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
-//! hold the promise of the log, [`refusals`] is bad input of every kind, [`demo`] is the command of
-//! the README.
+//! hold the promise of the log, [`refusals`] is bad input of every kind, [`websocket`] is the way in
+//! for browsers, [`proxy`] the one behind a proxy, [`demo`] is the command of the README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
@@ -16,6 +16,8 @@ mod index;
 #[cfg(test)]
 mod kill_nine;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod raw;
 #[cfg(test)]
 mod refusals;
@@ -23,3 +25,5 @@ mod refusals;
 mod strangers;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod websocket;

@@ -39,6 +39,24 @@ pub(crate) enum Answer {
     Closed,
 }
 
+/// A TCP connection whose reads and writes have a deadline.
+pub(crate) fn socket(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect_timeout(&address, ANSWER_WITHIN).unwrap();
+    socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+    socket.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket
+}
+
+/// TLS on `socket`; the handshake comes with the first bytes.
+pub(crate) fn secure(
+    socket: TcpStream,
+    tls: Arc<ClientConfig>,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(tls, name).unwrap(), socket)
+}
+
 /// Trusts the broker as `trusting` does, shows the certificate of `showing`, if any.
 pub(crate) fn tls(trusting: &Bundle, showing: Option<&Bundle>) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -65,13 +83,12 @@ pub(crate) fn tls(trusting: &Bundle, showing: Option<&Bundle>) -> Arc<ClientConf
 impl Raw {
     /// Connects without sending anything.
     pub(crate) fn open(address: SocketAddr, tls: Arc<ClientConfig>, version: Version) -> Self {
-        let socket = TcpStream::connect_timeout(&address, ANSWER_WITHIN).unwrap();
-        socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
-        socket.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(tls, name).unwrap();
-        Self { stream: StreamOwned::new(connection, socket), version }
+        Self { stream: secure(socket(address), tls), version }
+    }
+
+    /// Begins TLS and MQTT on a socket that may have been used for something else.
+    pub(crate) fn over(socket: TcpStream, tls: Arc<ClientConfig>, version: Version) -> Self {
+        Self { stream: secure(socket, tls), version }
     }
 
     /// Connects as `bundle`, with its name as Client Identifier, and takes the CONNACK.

@@ -14,21 +14,25 @@ use crate::harness::{Broker, Bundle, Plant, beside_this, run};
 use crate::raw::Version;
 
 /// Messages per QoS: below every limit of the shipped configuration.
-const COUNT: usize = 20;
-const HOST: &str = "127.0.0.1";
+pub(crate) const COUNT: usize = 20;
+pub(crate) const HOST: &str = "127.0.0.1";
 
 /// A plant that serves, with one device and one dashboard.
-struct Stage {
-    plant: Plant,
-    broker: Broker,
-    device: Bundle,
-    dashboard: Bundle,
-    topic: String,
+pub(crate) struct Stage {
+    pub(crate) plant: Plant,
+    pub(crate) broker: Broker,
+    pub(crate) device: Bundle,
+    pub(crate) dashboard: Bundle,
+    pub(crate) topic: String,
 }
 
 impl Stage {
     fn new() -> Self {
-        let plant = Plant::new();
+        Self::of(Plant::new())
+    }
+
+    /// Serves `plant`.
+    pub(crate) fn of(plant: Plant) -> Self {
         let (device, dashboard) = (plant.device("press-7"), plant.dashboard("wall"));
         let broker = plant.serve();
         let topic = format!("plant/{}/sealed/stranger", device.name);
@@ -52,13 +56,14 @@ impl Stage {
 
     /// Runs a client's script, which must say that everything arrived.
     fn runs(self, command: &mut Command, version: Version) {
-        let level = match version {
-            Version::V3 => "4",
-            Version::V5 => "5",
-        };
-        command.args([level, HOST, &self.plant.port.to_string()]);
+        command.args([level(version), HOST, &self.plant.port.to_string()]);
         command.arg(&self.device.dir).arg(&self.dashboard.dir);
         command.args([&self.topic, &COUNT.to_string()]);
+        self.succeeds(command);
+    }
+
+    /// Runs a command, which must say that everything arrived.
+    pub(crate) fn succeeds(self, command: &mut Command) {
         let said = run(command.stdin(Stdio::null()));
         assert_eq!(said.code, Some(0), "{said:#?}\n{}", self.broker.said());
         let arrived: serde_json::Value = serde_json::from_str(said.out.trim()).unwrap();
@@ -67,8 +72,16 @@ impl Stage {
     }
 }
 
+/// The protocol level, as the clients' scripts are told it.
+pub(crate) fn level(version: Version) -> &'static str {
+    match version {
+        Version::V3 => "4",
+        Version::V5 => "5",
+    }
+}
+
 /// Whether the client is there. Says aloud that it is not; where it must be, fails.
-fn is_there(client: &str, probe: &mut Command, why: &str) -> bool {
+pub(crate) fn is_there(client: &str, probe: &mut Command, why: &str) -> bool {
     let probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if probe.status().is_ok_and(|status| status.success()) {
         return true;

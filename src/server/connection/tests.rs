@@ -102,8 +102,10 @@ where
         let (socket, peer) = listener.accept().await.unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&site.tls));
         let stream = acceptor.accept(socket).await.unwrap();
-        let (facts, handshaken) =
-            crate::server::handshake::establish(stream, peer, &site.issuers, now()).unwrap();
+        let (_, tls) = stream.get_ref();
+        let peer = crate::server::handshake::establish(tls, peer, &site.issuers, now()).unwrap();
+        let facts = peer.named().unwrap();
+        let handshaken = crate::server::socket::Handshaken::detach(stream).unwrap();
         let local = Rc::new(Local::new(bounds));
         let link = Rc::new(Link::new(ID));
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();

@@ -1,8 +1,9 @@
 // MQTT.js against Avow: one device publishes, one dashboard subscribes, at every QoS.
 //
-// Usage: node client.js VERSION HOST PORT DEVICE_DIR DASHBOARD_DIR TOPIC COUNT
+// Usage: node client.js VERSION HOST PORT DEVICE_DIR DASHBOARD_DIR TOPIC COUNT [ORIGIN]
 //
-// VERSION is 4 (3.1.1) or 5. Prints one JSON object: how many messages arrived at each QoS, in
+// VERSION is 4 (3.1.1) or 5. With an ORIGIN both go over WebSocket, as a page of that Origin would.
+// Prints one JSON object: how many messages arrived at each QoS, in
 // order and unchanged. Ends with an error on whatever else happens.
 "use strict";
 
@@ -13,11 +14,13 @@ const mqtt = require("mqtt");
 
 const WITHIN_MILLIS = 20_000;
 
-function connect(version, host, port, directory) {
+function connect(version, host, port, directory, origin) {
   const read = (name) => fs.readFileSync(path.join(directory, name));
   const { client_id: clientId } = JSON.parse(read("connect.json"));
   return mqtt.connectAsync({
-    protocol: "mqtts",
+    ...(origin
+      ? { protocol: "wss", path: "/mqtt", wsOptions: { origin } }
+      : { protocol: "mqtts" }),
     protocolVersion: version,
     host,
     port,
@@ -31,8 +34,9 @@ function connect(version, host, port, directory) {
 }
 
 async function main() {
-  const [version, host, port, deviceDir, dashboardDir, topic, count] = process.argv.slice(2);
-  const to = (directory) => connect(Number(version), host, Number(port), directory);
+  const [version, host, port, deviceDir, dashboardDir, topic, count, origin] =
+    process.argv.slice(2);
+  const to = (directory) => connect(Number(version), host, Number(port), directory, origin);
   const dashboard = await to(dashboardDir);
   const received = [];
   let arrived = () => {};
