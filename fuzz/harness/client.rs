@@ -100,8 +100,11 @@ pub(crate) struct Client {
     number: usize,
     pub(crate) version: ProtocolVersion,
     pub(crate) live: Option<Live>,
-    /// It broke the rules: its session is worth nothing, and its next CONNECT says so.
+    /// It broke the rules: its session is worth nothing.
     pub(crate) is_rude: bool,
+    /// It does not know what session it would resume, so that it asks for a clean one until it has
+    /// one.
+    pub(crate) needs_clean: bool,
     pub(crate) sending: Vec<Sending>,
     pub(crate) answers: Vec<Answer>,
     /// QoS 2 messages received and not released, by identifier.
@@ -130,6 +133,7 @@ impl Client {
             version,
             live: None,
             is_rude: false,
+            needs_clean: false,
             sending: Vec::new(),
             answers: Vec::new(),
             incoming: BTreeMap::new(),
@@ -165,10 +169,9 @@ impl Client {
 
     /// CONNECT leaves: what it means for the session.
     pub(crate) fn connecting(&mut self, mut live: Live) {
-        self.ended();
         if live.clean_start {
             self.lost();
-            self.is_rude = false;
+            self.needs_clean = true;
         }
         live.is_resumed = self.must_have_session;
         live.is_new = !self.may_have_session;
@@ -181,13 +184,18 @@ impl Client {
 
     pub(crate) fn broke_the_rules(&mut self) {
         self.is_rude = true;
+        self.needs_clean = true;
         self.owed.clear();
         self.owed_if_acknowledged.clear();
     }
 
     /// The connection is gone.
     pub(crate) fn ended(&mut self) {
-        self.live = None;
+        if let Some(live) = self.live.take().filter(|live| live.expires) {
+            // Its CONNECT may have ended a session that it never heard of.
+            self.needs_clean |= !live.is_connected;
+            self.lost();
+        }
         self.answers.clear();
         self.requests.clear();
     }
@@ -311,6 +319,9 @@ impl Client {
         assert!(present || !live.is_resumed, "a session was forgotten");
         live.is_connected = true;
         let expires = live.expires;
+        if live.clean_start {
+            (self.needs_clean, self.is_rude) = (false, false);
+        }
         if !present {
             self.lost();
         }

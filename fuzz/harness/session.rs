@@ -107,12 +107,13 @@ impl History {
 
     fn connect(&mut self, who: usize, flags: u8, detail: u8) {
         let client = &mut self.clients[who];
-        if let Some(live) = client.live.take() {
+        if let Some(live) = &client.live {
             self.stale.insert(live.connection, who);
         }
+        client.ended();
         let connection = self.plant.open(&identity(who));
         let is_v5 = client.version.is_v5();
-        let clean_start = flags & 1 != 0 || client.is_rude;
+        let clean_start = flags & 1 != 0 || client.needs_clean;
         let expiry = if flags & 2 == 0 { 100 } else { u32::from(detail % 4) };
         let receive_maximum = (flags & 4 != 0).then_some(1 + u16::from(detail >> 4) % 4);
         let maximum_packet_size = (flags & 8 != 0).then_some(24 + u32::from(detail));

@@ -148,7 +148,7 @@ fn b07_overlapping_wildcards_do_not_amplify() {
     // One copy, with an identifier for each subscription.
     let copies = reader.fence();
     assert_eq!(copies.len(), 1);
-    assert_eq!(copies[0].iter().filter(|byte| **byte == 0x0B).count() >= filters.len(), true);
+    assert!(copies[0].iter().filter(|byte| **byte == 0x0B).count() >= filters.len());
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn b11_no_retained_topic_breaks_the_walk() {
         let answer = device.ask(&publish(V5, 0x33, topic, 1, b"", b"x"));
         assert_eq!(puback_reason(&answer) & 0x80, 0, "{topic:?}");
     }
-    for (filter, count) in [("#", topics.len()), ("a/#", 3), ("/#", 3), ("+", 10), ("a/+", 1)] {
+    for (filter, count) in [("#", topics.len()), ("a/#", 3), ("/#", 3), ("+", 12), ("a/+", 1)] {
         let mut reader = Client::clean(&site, "reader", V5);
         reader.send(&subscribe(V5, 1, filter, 0));
         let found = reader.fence().iter().filter(|packet| packet[0] == 0x31).count();
