@@ -213,10 +213,9 @@ impl Client {
         self.must_have_session = false;
     }
 
-    /// The broker forgot everything.
-    pub(crate) fn forgotten(&mut self) {
-        self.lost();
-        self.may_have_session = false;
+    /// The broker began again, on what is on disk: it counts anew and forgets nothing.
+    pub(crate) fn restarted(&mut self) {
+        self.ended();
         self.given_up = 0;
     }
 

@@ -1,12 +1,15 @@
 //! A broker core, its log on a simulated disk, and nothing else: what a history is played to.
 //!
-//! A restart loses what was not synced, as a crash does.
+//! A restart loses what was not synced, as power loss does, and replays the rest.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use avow::broker::{Backlog, Broker, ConnectionFacts, ConnectionId, Input, Output, Settings};
+use avow::broker::{
+    About, Backlog, Broker, ConnectionFacts, ConnectionId, Input, LogRecord, Output, Replay,
+    Settings,
+};
 use avow::evidence::{Batch, BatchId, LogKey, VerifierKey};
 use avow::identity::{Identity, Role};
 use avow::limits::LimitsConfig;
@@ -88,6 +91,7 @@ fn settings(life: u8) -> Settings {
         policy: Arc::clone(policy),
         schemas: Arc::clone(schemas),
         limits,
+        about: About { sys_interval_seconds: 0, server_reference: None },
         config_sha256: [0; 32],
         seed: [life; 32],
     }
@@ -133,16 +137,20 @@ impl Plant {
         }
     }
 
-    /// Power off and on: another broker on what is left. Connections are gone.
+    /// Power off and on: the broker that the log makes. Connections are gone.
     pub(crate) fn restart(&mut self) {
         self.disk.crash();
         self.waiting.clear();
         self.batches = (0, 0);
-        self.lives += 1;
-        let disk = self.disk.clone();
-        let opened = Log::open(disk, log_options(), &mut |_| {});
+        self.lives = self.lives.wrapping_add(1);
+        let mut replay = Replay::new(settings(self.lives), self.now);
+        let opened = Log::open(self.disk.clone(), log_options(), &mut |record| {
+            let body = record.body.map(|body| (body.payload, body.properties));
+            let (kind, index, head) = (record.kind, record.index, record.head);
+            replay.apply(LogRecord { kind, index, head, body }).expect("our own record");
+        });
         self.log = opened.expect("a log that was cut by power loss opens").0;
-        self.broker = Broker::new(settings(self.lives), self.now);
+        self.broker = replay.finish(self.now);
     }
 
     /// A connection whose handshake is done.

@@ -314,8 +314,7 @@ impl History {
         self.plant.restart();
         self.stale.clear();
         for client in &mut self.clients {
-            client.ended();
-            client.forgotten();
+            client.restarted();
         }
     }
 

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use rand_chacha::rand_core::RngCore as _;
 
-use super::connection::{Connection, Session};
-use super::disconnect::Ending;
+use super::connection::Connection;
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
-use super::output::{EventKind, Output};
+use super::output::EventKind;
 use super::record::{beginning, refusal_fields};
 use super::{Broker, timeout};
-use crate::evidence::{Decision, EntryType, EntryWriter, Synced};
+use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
 };
 use crate::refusal::{Refusal, Refused};
 use crate::routing::SessionKey;
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase, Timer};
+use crate::session::{Author, Phase, Timer};
 use crate::time::{Instant, Now};
 
 impl Broker {
@@ -67,15 +66,28 @@ impl Broker {
         let decision = self.decide();
         let offset = self.record_connect(now, id, &author, &connect, &granted, &decision);
         self.tell(EventKind::Connected, &decision, id, None, None);
+        let key = SessionKey(self.next_session);
+        self.next_session += 1;
+        let expiry_seconds = granted.session_expiry_seconds;
+        let recorded =
+            expiry_seconds > 0 || connect.will.is_some() || self.has_durable_session(&author);
         let will = connect.will.clone();
-        self.ledger.wait(Effect::Connected(Box::new(AcceptedConnect {
+        let accepted = AcceptedConnect {
             connection: id,
             author,
             connect,
             will,
             granted,
             offset,
-        })));
+            index: None,
+            key,
+            recorded,
+        };
+        if recorded {
+            // Right behind its entry, which is how a reader knows the index of that.
+            self.note(&accepted.attached());
+        }
+        self.ledger.wait(Effect::Connected(Box::new(accepted)));
     }
 
     /// All that can refuse a CONNECT. What it accepts has claimed its session.
@@ -208,106 +220,7 @@ impl Broker {
         self.ledger.wait(Effect::Close(id));
     }
 
-    /// The entry is on disk: the session is made or resumed, and CONNACK leaves. [MQTT-3.1.4-5],
-    /// [MQTT-3.2.0-1]
-    pub(super) fn connected(&mut self, now: Now, accepted: AcceptedConnect, synced: &Synced) {
-        let id = accepted.connection;
-        let index = synced.first_index() + accepted.offset;
-        let map_key = (accepted.author.identity().clone(), accepted.author.client_id().clone());
-        if self.connections.get(&id).is_none_or(|known| known.phase != Phase::Connecting) {
-            return self.unclaim_session(&map_key);
-        }
-        let known = self.session_keys.get(&map_key).copied();
-        // [MQTT-3.1.4-3]: only the same identity gets here, so nobody else's session is taken.
-        if let Some(old) =
-            known.and_then(|key| self.sessions.get(&key)).and_then(|session| session.connection)
-        {
-            self.end(now, old, Ending::TakenOver);
-        }
-        // The takeover may have ended a session that did not outlive its connection.
-        let known = self.session_keys.get(&map_key).copied();
-        // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
-        let session_present = known.is_some() && !accepted.connect.clean_start;
-        // [MQTT-3.1.2-4], [MQTT-3.1.4-4]
-        if let (Some(key), true) = (known, accepted.connect.clean_start) {
-            self.end_session(now, key);
-        }
-        let key = match self.session_keys.get(&map_key).copied() {
-            // [MQTT-3.1.2-5], [MQTT-3.1.2-6]
-            Some(key) => key,
-            None => self.make_session(map_key.clone(), &accepted),
-        };
-        self.unclaim_session(&map_key);
-        self.attach(now, key, &accepted, index);
-        self.counters.connects += 1;
-        let AcceptedConnect { author, connect, granted, .. } = &accepted;
-        let connack = self.connack(author, connect, granted, session_present);
-        let packet = Packet::ConnAck(Box::new(connack));
-        self.send(id, packet);
-        self.outputs.push_back(Output::Resume { connection: id });
-        self.pump(now, key);
-    }
-
-    fn make_session(
-        &mut self,
-        map_key: (crate::identity::Identity, ClientId),
-        accepted: &AcceptedConnect,
-    ) -> SessionKey {
-        let holds_place = self.give_place(&map_key);
-        let key = SessionKey(self.next_session);
-        self.next_session += 1;
-        self.session_keys.insert(map_key, key);
-        self.sessions.insert(
-            key,
-            Session {
-                author: accepted.author.clone(),
-                connection: None,
-                subscriptions: Default::default(),
-                reserved: Vec::new(),
-                inbound: Inbound::default(),
-                outbound: Outbound::new(1),
-                retained: Default::default(),
-                will: None,
-                expiry_seconds: 0,
-                away_since: None,
-                will_due: None,
-                connect_index: 0,
-                holds_place,
-            },
-        );
-        key
-    }
-
-    /// Binds session and connection to each other.
-    fn attach(&mut self, now: Now, key: SessionKey, accepted: &AcceptedConnect, index: u64) {
-        let bounds = &self.settings.bounds;
-        let wish = accepted.connect.properties.receive_maximum.unwrap_or(u16::MAX);
-        if let Some(session) = self.sessions.get_mut(&key) {
-            session.author = accepted.author.clone();
-            session.connection = Some(accepted.connection);
-            session.outbound.begin(wish.min(bounds.send_window_messages_max).max(1));
-            // [MQTT-3.1.2-7]
-            session.will.clone_from(&accepted.will);
-            session.will_due = None;
-            session.away_since = None;
-            session.expiry_seconds = accepted.granted.session_expiry_seconds;
-            session.connect_index = index;
-        }
-        if let Some(connection) = self.connections.get_mut(&accepted.connection) {
-            connection.phase = Phase::Connected;
-            connection.session = Some(key);
-            connection.connect_index = Some(index);
-            connection.aliases = Aliases::new(bounds.topic_alias_maximum);
-            connection.last_heard = now.instant;
-            connection.keep_alive_seconds = accepted.granted.keep_alive_seconds;
-            // The send quota of the client is whole at each connection (4.9).
-            connection.unacknowledged = 0;
-            let silence = timeout::silence_max(connection.keep_alive_seconds);
-            self.timers.set(now.instant.after(silence), Timer::KeepAlive(accepted.connection));
-        }
-    }
-
-    fn connack(
+    pub(super) fn connack(
         &self,
         author: &Author,
         connect: &Connect,

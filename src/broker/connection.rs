@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::input::{ConnectionFacts, ConnectionId};
-use crate::mqtt::{ProtocolVersion, TopicFilter, TopicName, Will};
+use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
-use crate::session::{Aliases, Author, Inbound, Outbound, Phase};
+use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
 use crate::time::Instant;
 
 /// One Network Connection.
@@ -20,6 +20,7 @@ pub(super) struct Connection {
     /// Set from CONNECT on.
     pub(super) author: Option<Author>,
     pub(super) aliases: Aliases,
+    pub(super) outbound_aliases: OutboundAliases,
     pub(super) last_heard: Instant,
     /// Until when we have asked the shell not to read it.
     pub(super) unread_until: Instant,
@@ -40,6 +41,10 @@ pub(super) struct Connection {
     pub(super) connect_index: Option<u64>,
     /// Running number of the entries of this connection: a gap shows.
     pub(super) entries: u64,
+    /// Whether deliveries may go out: what its session sent before is on disk.
+    pub(super) begun: bool,
+    /// Session Expiry Interval of the client's DISCONNECT, in seconds.
+    pub(super) final_expiry_seconds: Option<u32>,
 }
 
 impl Connection {
@@ -51,6 +56,7 @@ impl Connection {
             session: None,
             author: None,
             aliases: Aliases::default(),
+            outbound_aliases: OutboundAliases::default(),
             last_heard: now,
             unread_until: now,
             keep_alive_seconds: 0,
@@ -62,6 +68,8 @@ impl Connection {
             outstanding_bytes: 0,
             connect_index: None,
             entries: 0,
+            begun: false,
+            final_expiry_seconds: None,
         }
     }
 
@@ -84,7 +92,11 @@ pub(super) struct Session {
     pub(super) retained: VecDeque<RetainedCursor>,
     pub(super) will: Option<Will>,
     pub(super) expiry_seconds: u32,
-    /// When its connection ended.
+    /// Whether the log tells of it: it outlives its connection, or has a Will.
+    pub(super) durable: bool,
+    /// What the log must tell of its queue.
+    pub(super) intake: Intake,
+    /// When its connection ended, once that is on disk.
     pub(super) away_since: Option<Instant>,
     /// When a delayed Will is due.
     pub(super) will_due: Option<Instant>,
@@ -94,7 +106,29 @@ pub(super) struct Session {
     pub(super) holds_place: bool,
 }
 
+/// What the log must tell of what goes into a queue. Mostly nothing: subscriptions and messages are
+/// in it. Where a queue was full, they do not tell what went into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// Everything goes in.
+    Implicit,
+    /// It was full, and nothing has gone in since.
+    Closed,
+    /// It was full: messages of batches up to this one are named when they go in.
+    Explicit { until_batch: u64 },
+}
+
 impl Session {
+    /// Whether it outlives its connection, so that its deliveries are recorded.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.durable && self.expiry_seconds > 0
+    }
+
+    /// Whether a message of `qos` could leave at once, as far as the window and the queue go.
+    pub(super) fn takes_now(&self, qos: QoS) -> bool {
+        qos == QoS::AtMostOnce || (self.outbound.is_queue_empty() && self.outbound.has_room())
+    }
+
     /// Whether `filter` is in force, or soon will be.
     pub(super) fn counts(&self, filter: &TopicFilter) -> bool {
         self.subscriptions.contains_key(filter) || self.reserved.contains(filter)
@@ -112,9 +146,11 @@ impl Session {
 }
 
 /// How far the retained messages of one new subscription were sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RetainedCursor {
     pub(super) filter: TopicFilter,
     pub(super) subscription: Subscription,
     pub(super) after: Option<TopicName>,
+    /// Messages from this index on are none of the walk's: they were routed when they came.
+    pub(super) until: u64,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::output::Output;
 use crate::refusal::Refusal;
 
 /// Upper bounds of the buckets of [`Histogram`], in microseconds; one more bucket holds the rest.
@@ -80,8 +81,78 @@ pub struct Counters {
     pub subscriptions_live: u64,
     /// Retained messages.
     pub retained_live: u64,
+    /// What only `$SYS` shows.
+    pub traffic: Traffic,
     /// Time from the arrival of a QoS 1 or 2 PUBLISH to its acknowledgement.
     pub publish_to_ack: Histogram,
+}
+
+/// Counts since the start that `$SYS/broker/…` shows beside [`Counters`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Network Connections that had an identity.
+    pub connections_opened: u64,
+    /// Control Packets received.
+    pub packets_received: u64,
+    /// Control Packets sent.
+    pub packets_sent: u64,
+    /// Bytes of Control Packets received, as far as the shell has said.
+    pub bytes_received: u64,
+    /// Bytes of Control Packets sent, as far as the shell has said.
+    pub bytes_sent: u64,
+    /// Bytes of payloads received.
+    pub payload_bytes_received: u64,
+    /// Bytes of payloads sent.
+    pub payload_bytes_sent: u64,
+    /// Sessions whose expiry interval passed.
+    pub sessions_expired: u64,
+    /// Most sessions at once.
+    pub sessions_max: u64,
+}
+
+impl Traffic {
+    /// Counts what the shell is asked to send.
+    pub(super) fn count(&mut self, output: &Output) {
+        match output {
+            Output::Send { .. } => self.packets_sent += 1,
+            Output::Deliver { publish, .. } => {
+                self.packets_sent += 1;
+                self.payload_bytes_sent += publish.payload_len() as u64;
+            }
+            Output::Pause { .. }
+            | Output::Resume { .. }
+            | Output::Close { .. }
+            | Output::Sequence { .. }
+            | Output::Administered { .. }
+            | Output::Event(_)
+            | Output::Stopped => {}
+        }
+    }
+
+    /// Adds what another shard counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self {
+            connections_opened,
+            packets_received,
+            packets_sent,
+            bytes_received,
+            bytes_sent,
+            payload_bytes_received,
+            payload_bytes_sent,
+            sessions_expired,
+            sessions_max,
+        } = other;
+        self.connections_opened += connections_opened;
+        self.packets_received += packets_received;
+        self.packets_sent += packets_sent;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+        self.payload_bytes_received += payload_bytes_received;
+        self.payload_bytes_sent += payload_bytes_sent;
+        self.sessions_expired += sessions_expired;
+        // An upper bound: they need not have had their most at the same time.
+        self.sessions_max += sessions_max;
+    }
 }
 
 impl Counters {

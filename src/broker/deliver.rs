@@ -2,24 +2,24 @@
 //!
 //! Whether a session may read a topic is judged here, at every delivery: live, from a queue, from
 //! the retained messages and at a resend. A right that is gone is gone for all of them.
+//!
+//! A QoS 1 or 2 copy for a session that outlives its connection leaves only when the record of its
+//! Packet Identifier is on disk: after a crash it is sent again under the same one, so that the
+//! client knows it. Copies for other sessions leave at once. The invariant that replay relies on:
+//! a queue is in the order of its messages' entries, and nothing overtakes what is queued.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::connection::{Connection, RetainedCursor};
+use super::connection::{Connection, Intake};
+use super::durable::{Change, CopyOf, Source};
+use super::handover::{self, Copy, Handing, hand_over, hand_over_recorded};
 use super::input::ConnectionId;
-use super::output::Output;
 use super::{Broker, Session};
-use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicName};
+use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName};
 use crate::policy::Policy;
-use crate::routing::{
-    Delivery, Eligibility, EncodedCopies, Interest, Message, Scan, SessionKey, Subscription,
-};
-use crate::session::{Phase, Resend, Timer};
+use crate::routing::{Delivery, Eligibility, EncodedCopies, Interest, Message, SessionKey};
+use crate::session::{Phase, Resend};
 use crate::time::Now;
-
-/// Retained topics looked at in one step of a walk: some tens of microseconds.
-const WALK_STEPS: usize = 512;
 
 impl Broker {
     /// Keeps or clears the retained message of a topic. [MQTT-3.3.1-7], [MQTT-3.3.1-8]
@@ -35,44 +35,87 @@ impl Broker {
     }
 
     /// Gives `message` to everybody who asked for its topic and may read it: one copy for each
-    /// session, at the highest QoS of its matching subscriptions and with all their identifiers.
-    /// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-4.5.0-1], [MQTT-4.6.0-5]
+    /// session, at the highest QoS of its matching subscriptions and with all their identifiers,
+    /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4],
+    /// [MQTT-4.5.0-1], [MQTT-4.6.0-5]
     pub(super) fn route(&mut self, now: Now, message: &Arc<Message>) {
         let mut interests = std::mem::take(&mut self.interests);
+        let mut groups = Vec::new();
         interests.clear();
-        {
-            let (sessions, connections) = (&self.sessions, &self.connections);
-            let (policy, topic) = (&self.settings.policy, message.topic());
-            let max = self.settings.bounds.outbound_bytes_max as usize;
-            let eligibility = |key: SessionKey| match sessions.get(&key) {
-                Some(session) if policy.may_receive(&session.author, topic).is_ok() => {
-                    let live = session.connection.and_then(|id| connections.get(&id));
-                    match live {
-                        Some(live) if live.outstanding_bytes < max => Eligibility::Now,
-                        Some(_) | None => Eligibility::Later,
-                    }
-                }
-                Some(_) | None => Eligibility::Never,
-            };
-            self.subscriptions.interested(topic, &eligibility, &mut interests);
-        }
+        self.subscriptions.interested(message.topic(), &mut interests, &mut groups);
         interests.sort_by_key(|interest| interest.session);
         let mut copies = EncodedCopies::default();
         for same_session in interests.chunk_by(|one, other| one.session == other.session) {
-            if let Some((key, delivery)) = merge(message, same_session) {
-                self.deliver(now, key, delivery, &mut copies);
+            if let Some((key, delivery)) = merge(message, same_session, None) {
+                self.deliver(now, key, delivery, &mut copies, false);
             }
         }
         self.interests = interests;
+        for group in groups {
+            self.assign(now, message, group, &mut copies);
+        }
     }
 
-    /// Sends one session its copy, or queues it.
+    /// Gives `message` to one member of a Shared Subscription.
+    ///
+    /// If the log knows any session, the choice is recorded, and the copy waits for that: a crash
+    /// would choose again, and two members would have it.
+    pub(super) fn assign(
+        &mut self,
+        now: Now,
+        message: &Arc<Message>,
+        group: TopicFilter,
+        copies: &mut EncodedCopies,
+    ) {
+        if let Some(recovering) = &mut self.recovering {
+            return recovering.leave_unassigned(message, group);
+        }
+        let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
+        let chosen = self.choose(&group, message.topic(), message.qos());
+        let chosen = chosen.and_then(|interest| merge(message, &[interest], Some(group.clone())));
+        let Some((key, delivery)) = chosen else {
+            if waits {
+                self.note(&Change::nobodys(message.index(), group));
+            }
+            return;
+        };
+        if waits {
+            let (group, copy) = (Some(group), CopyOf::of(&delivery));
+            let is_lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
+            self.note(&Change::Queued { key, group, is_lasting, copy });
+        }
+        self.deliver(now, key, delivery, copies, waits);
+    }
+
+    /// The member of a Shared Subscription that is to have the next message.
+    fn choose(&mut self, group: &TopicFilter, topic: &TopicName, qos: QoS) -> Option<Interest> {
+        let (sessions, connections) = (&self.sessions, &self.connections);
+        let policy = &self.settings.policy;
+        let max = self.settings.bounds.outbound_bytes_max as usize;
+        let eligibility = |key: SessionKey| match sessions.get(&key) {
+            Some(session) if may_read(policy, session, topic) => {
+                let live = session.connection.and_then(|id| connections.get(&id));
+                match live {
+                    Some(live) if live.outstanding_bytes < max && session.takes_now(qos) => {
+                        Eligibility::Now
+                    }
+                    Some(_) | None => Eligibility::Later,
+                }
+            }
+            Some(_) | None => Eligibility::Never,
+        };
+        self.subscriptions.choose(group, &eligibility)
+    }
+
+    /// Sends one session its copy, or queues it. `waits`: not before what is recorded now is on
+    /// disk.
     fn deliver(
         &mut self,
         now: Now,
         key: SessionKey,
         delivery: Delivery,
         copies: &mut EncodedCopies,
+        waits: bool,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !may_read(&self.settings.policy, session, delivery.message.topic()) {
@@ -90,61 +133,131 @@ impl Broker {
         let direct = delivery.qos == QoS::AtMostOnce
             || (session.outbound.is_queue_empty() && session.outbound.has_room());
         match live {
-            Some((id, connection)) if connection.outstanding_bytes < max && direct => {
+            Some((id, connection))
+                if connection.begun && connection.outstanding_bytes < max && direct =>
+            {
                 let encoded = connection
                     .version
                     .filter(|_| fits)
                     .and_then(|version| copies.encode(&delivery, version, now.instant).ok())
-                    .filter(|encoded| encoded.len() <= connection.packet_bytes_max);
+                    .filter(|encoded| handover::fits(connection, encoded));
                 // [MQTT-3.1.2-25]: a packet that is too large is as if it had been sent.
-                let Some(encoded) = encoded else {
-                    self.counters.deliveries_dropped += 1;
-                    return;
-                };
-                let qos = delivery.qos;
+                let Some(publish) = encoded else { return self.drop_copy(key, &delivery, fits) };
+                let recorded = delivery.qos > QoS::AtMostOnce && session.is_lasting();
+                let copy = recorded.then(|| (Source::of(&delivery), CopyOf::of(&delivery)));
+                let (qos, shared) = (delivery.qos, delivery.group.is_some());
                 let sent = session.outbound.send(delivery, qos, size);
-                hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
-                self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
+                let record = copy.zip(sent.packet_id).map(|((source, copy), packet_id)| {
+                    Change::Sent { key, packet_id, source, copy }
+                });
+                let reopens = recorded && !shared && session.intake != Intake::Implicit;
+                let packet_id = sent.packet_id;
+                let copy = Handing { id, key, publish, packet_id, record, waits };
+                hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
+                self.queued.1 += packet_id.map_or(0, |_| size as u64);
                 self.counters.deliveries += 1;
+                if reopens {
+                    self.take_in(key, None);
+                }
             }
             _ if delivery.qos == QoS::AtMostOnce => self.counters.deliveries_dropped += 1,
             _ => self.enqueue(key, delivery),
         }
     }
 
+    /// A copy that was to leave at once does not: it is too large for the client, or (it does not
+    /// fit) for our bounds.
+    fn drop_copy(&mut self, key: SessionKey, delivery: &Delivery, fits: bool) {
+        self.counters.deliveries_dropped += 1;
+        let lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
+        if !lasting || delivery.qos == QoS::AtMostOnce {
+            return;
+        }
+        let index = delivery.message.index();
+        match fits {
+            true => self.note(&Change::Skipped { key, index }),
+            false => self.shut(key, delivery),
+        }
+    }
+
     /// Puts a QoS 1 or 2 copy into a session's queue, within the bounds of the session and of the
     /// broker.
-    fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
+    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
         let bounds = &self.settings.bounds;
         let (messages, bytes) = self.queued;
         let size = delivery.message.queue_bytes();
-        let total_room = messages < bounds.queue_total_messages_max
+        let room = messages < bounds.queue_total_messages_max
             && bytes + size as u64 <= bounds.queue_total_bytes_max;
-        let Some(session) = self.sessions.get_mut(&key).filter(|_| total_room) else {
-            self.counters.deliveries_dropped += 1;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let shared = delivery.group.is_some();
+        if self.recovering.is_some() && session.intake == Intake::Closed && !shared {
             return;
+        }
+        let (qos, index, kept) = (delivery.qos, delivery.message.index(), delivery.clone());
+        let bounds = (bounds.queue_messages_max, bounds.queue_bytes_max);
+        // Only what another member of a Shared Subscription left comes out of its turn.
+        let later = |queued: &Delivery| queued.message.index() > index;
+        let taken = room && session.outbound.insert(delivery, qos, size, bounds, later).is_ok();
+        let (lasting, intake) = (session.is_lasting(), session.intake);
+        if taken {
+            self.queued = (messages + 1, bytes + size as u64);
+            if lasting && !shared && intake != Intake::Implicit {
+                self.take_in(key, Some(&kept));
+            }
+        } else {
+            self.counters.deliveries_dropped += 1;
+            if lasting {
+                self.shut(key, &kept);
+            }
+        }
+    }
+
+    /// A copy did not go into a full queue. The first is recorded: from it on replay leaves all
+    /// out.
+    fn shut(&mut self, key: SessionKey, delivery: &Delivery) {
+        if self.recovering.is_some() || delivery.group.is_some() {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.intake != Intake::Closed {
+            session.intake = Intake::Closed;
+            self.note(&Change::Full { key, index: delivery.message.index() });
+        }
+    }
+
+    /// A copy was taken after the queue was full. Messages that were recorded before this are named
+    /// when they go in: at replay they come before they are known to.
+    fn take_in(&mut self, key: SessionKey, queued: Option<&Delivery>) {
+        let (open, releasing) = (self.ledger.open_number(), self.releasing);
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.intake = match session.intake {
+            Intake::Implicit => return,
+            Intake::Closed => Intake::Explicit { until_batch: open },
+            Intake::Explicit { until_batch } if releasing > until_batch => {
+                session.intake = Intake::Implicit;
+                return;
+            }
+            explicit => explicit,
         };
-        let qos = delivery.qos;
-        let taken = session.outbound.enqueue(
-            delivery,
-            qos,
-            size,
-            bounds.queue_messages_max,
-            bounds.queue_bytes_max,
-        );
-        match taken {
-            Ok(()) => self.queued = (messages + 1, bytes + size as u64),
-            Err(_) => self.counters.deliveries_dropped += 1,
+        if let Some(delivery) = queued {
+            let copy = CopyOf::of(delivery);
+            self.note(&Change::Queued { key, group: None, is_lasting: true, copy });
         }
     }
 
     /// Sends what a session has waiting, as far as its connection and its window allow: first what
-    /// it did not acknowledge on an earlier connection, then its queue, then retained messages of new subscriptions.
+    /// it did not acknowledge on an earlier connection, then its queue, then retained messages of
+    /// new subscriptions.
     pub(super) fn pump(&mut self, now: Now, key: SessionKey) {
+        if !self.has_begun(key) {
+            return;
+        }
         self.resend(now, key);
         let max = self.settings.bounds.outbound_bytes_max as usize;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let before = session.outbound.held();
+        let lasting = session.is_lasting();
+        let mut skipped = None;
         if let Some(id) = session.connection
             && let Some(connection) = self.connections.get_mut(&id)
         {
@@ -156,12 +269,20 @@ impl Broker {
                     && may_read(&self.settings.policy, session, message.topic());
                 let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
                 match (encoded, next.packet_id) {
-                    (Some(encoded), packet_id) => {
-                        hand_over(&mut self.outputs, connection, id, encoded, packet_id, false);
+                    (Some(publish), packet_id) => {
+                        let record = packet_id.filter(|_| lasting).map(|packet_id| {
+                            let (source, copy) =
+                                (Source::of(&next.delivery), CopyOf::of(&next.delivery));
+                            Change::Sent { key, packet_id, source, copy }
+                        });
+                        let copy = Handing { id, key, publish, packet_id, record, waits: false };
+                        hand_over_recorded(&mut self.outputs, &mut self.ledger, connection, copy);
                         self.counters.deliveries += 1;
+                        skipped = None;
                     }
                     (None, packet_id) => {
                         self.counters.deliveries_dropped += 1;
+                        skipped = Some(message.index());
                         if let Some(packet_id) = packet_id {
                             session.outbound.cancel(packet_id);
                         }
@@ -171,83 +292,52 @@ impl Broker {
         }
         let after = session.outbound.held();
         self.account(before, after);
+        if let (Some(index), true) = (skipped, lasting) {
+            self.note(&Change::Skipped { key, index });
+        }
         self.walk_retained(now, key);
+    }
+
+    /// Whether a session has a connection that deliveries may go to.
+    pub(super) fn has_begun(&self, key: SessionKey) -> bool {
+        let connection = self.sessions.get(&key).and_then(|session| session.connection);
+        connection.and_then(|id| self.connections.get(&id)).is_some_and(|known| known.begun)
+    }
+
+    /// A session was resumed by this connection, and all that it sent on earlier ones is on disk:
+    /// it is sent again, then the rest.
+    pub(super) fn begin(&mut self, now: Now, id: ConnectionId, key: SessionKey, window_max: u16) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if session.connection == Some(id) && connection.phase == Phase::Connected {
+            session.outbound.begin(window_max);
+            connection.begun = true;
+            self.pump(now, key);
+        }
+    }
+
+    /// A copy whose record is on disk leaves, if its session still has that connection. If not, it
+    /// is sent again on the next one.
+    pub(super) fn deliver_recorded(
+        &mut self,
+        id: ConnectionId,
+        key: SessionKey,
+        publish: EncodedPublish,
+        packet_id: Option<PacketId>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        // It counted while it waited.
+        connection.outstanding_bytes = connection.outstanding_bytes.saturating_sub(publish.len());
+        if connection.session == Some(key) && connection.phase == Phase::Connected {
+            let copy = Copy { publish, packet_id, dup: false };
+            hand_over(&mut self.outputs, connection, id, copy);
+        }
     }
 
     /// Brings the broker's totals up to date with what one session holds.
     pub(super) fn account(&mut self, before: (usize, usize), after: (usize, usize)) {
         self.queued.0 = (self.queued.0 + after.0 as u64).saturating_sub(before.0 as u64);
         self.queued.1 = (self.queued.1 + after.1 as u64).saturating_sub(before.1 as u64);
-    }
-
-    /// Sends retained messages to new subscriptions, one step of the walk.
-    pub(super) fn walk_retained(&mut self, now: Now, key: SessionKey) {
-        let max = self.settings.bounds.outbound_bytes_max as usize;
-        let mut steps = WALK_STEPS;
-        loop {
-            let Some(session) = self.sessions.get_mut(&key) else { return };
-            let Some(id) = session.connection else { return };
-            let Some(connection) = self.connections.get_mut(&id) else { return };
-            let Some(cursor) = session.retained.front_mut() else { return };
-            let room = cursor.subscription.qos == QoS::AtMostOnce || session.outbound.has_room();
-            if connection.outstanding_bytes >= max || !room {
-                // Goes on when the client acknowledges or the socket takes what it was given.
-                return;
-            }
-            if steps == 0 {
-                self.timers.set(now.instant, Timer::RetainedWalk(key));
-                return;
-            }
-            let topic = match self.retained.scan(&cursor.filter, cursor.after.as_ref(), steps) {
-                Scan::End => {
-                    session.retained.pop_front();
-                    continue;
-                }
-                Scan::More(topic) => {
-                    cursor.after = Some(topic);
-                    steps = 0;
-                    continue;
-                }
-                Scan::Found(topic) => topic,
-            };
-            steps -= 1;
-            let reached = cursor.after.replace(topic.clone());
-            let subscription = cursor.subscription;
-            let Some(message) = self.retained.message(&topic, now.instant) else { continue };
-            let own = subscription.no_local && message.author() == Some(key);
-            if own || !may_read(&self.settings.policy, session, &topic) {
-                self.counters.deliveries_withheld += u64::from(!own);
-                continue;
-            }
-            let delivery = Delivery {
-                message: Arc::clone(message),
-                qos: message.qos().min(subscription.qos),
-                // [MQTT-3.3.1-8]
-                retain: true,
-                identifiers: subscription.identifier.into_iter().collect(),
-            };
-            let (qos, size) = (delivery.qos, delivery.message.queue_bytes());
-            let bounds = &self.settings.bounds;
-            let fits = qos == QoS::AtMostOnce
-                || (session.outbound.has_bytes(size, bounds.queue_bytes_max)
-                    && self.queued.1 + size as u64 <= bounds.queue_total_bytes_max);
-            if !fits && !session.outbound.is_window_empty() {
-                // This one again, when the client acknowledges.
-                if let Some(cursor) = session.retained.front_mut() {
-                    cursor.after = reached;
-                }
-                return;
-            }
-            let encoded = if fits { encode(connection, &delivery, now) } else { None };
-            let Some(encoded) = encoded else {
-                self.counters.deliveries_dropped += 1;
-                continue;
-            };
-            let sent = session.outbound.send(delivery, qos, size);
-            hand_over(&mut self.outputs, connection, id, encoded, sent.packet_id, false);
-            self.queued.1 += sent.packet_id.map_or(0, |_| size as u64);
-            self.counters.deliveries += 1;
-        }
     }
 
     /// Sends again what a resumed session has not acknowledged, as far as the connection and the
@@ -259,6 +349,8 @@ impl Broker {
         let Some(id) = session.connection else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let before = session.outbound.held();
+        let lasting = session.is_lasting();
+        let mut withheld = Vec::new();
         while connection.outstanding_bytes < max {
             let (delivery, packet_id) = match session.outbound.next_resend() {
                 None => break,
@@ -271,17 +363,22 @@ impl Broker {
             };
             let goes = may_read(&self.settings.policy, session, delivery.message.topic());
             let encoded = goes.then(|| encode(connection, &delivery, now)).flatten();
-            let Some(encoded) = encoded else {
+            let Some(publish) = encoded else {
                 self.counters.deliveries_withheld += 1;
                 session.outbound.cancel(packet_id);
+                withheld.push(packet_id);
                 continue;
             };
             // [MQTT-3.3.1-1]
-            hand_over(&mut self.outputs, connection, id, encoded, Some(packet_id), true);
+            let copy = Copy { publish, packet_id: Some(packet_id), dup: true };
+            hand_over(&mut self.outputs, connection, id, copy);
             self.counters.deliveries += 1;
         }
         let after = session.outbound.held();
         self.account(before, after);
+        for packet_id in withheld.into_iter().filter(|_| lasting) {
+            self.note(&Change::Acked { key, packet_id });
+        }
     }
 
     /// The socket took `bytes` of deliveries: more may follow.
@@ -299,28 +396,26 @@ impl Broker {
     }
 }
 
-/// A cursor at the beginning, in place of an older one of the same filter.
-pub(super) fn begin_walk(
-    cursors: &mut VecDeque<RetainedCursor>,
-    filter: crate::mqtt::TopicFilter,
-    subscription: Subscription,
-) {
-    cursors.retain(|cursor| cursor.filter != filter);
-    cursors.push_back(RetainedCursor { filter, subscription, after: None });
-}
-
 /// The bytes of one copy, unless they are more than the client takes. [MQTT-3.1.2-25]
-fn encode(connection: &Connection, delivery: &Delivery, now: Now) -> Option<EncodedPublish> {
+pub(super) fn encode(
+    connection: &Connection,
+    delivery: &Delivery,
+    now: Now,
+) -> Option<EncodedPublish> {
     let encoded = delivery.encode(connection.version?, now.instant).ok()?;
-    (encoded.len() <= connection.packet_bytes_max).then_some(encoded)
+    handover::fits(connection, &encoded).then_some(encoded)
 }
 
-fn may_read(policy: &Policy, session: &Session, topic: &TopicName) -> bool {
+pub(super) fn may_read(policy: &Policy, session: &Session, topic: &TopicName) -> bool {
     policy.may_receive(&session.author, topic).is_ok()
 }
 
 /// One copy out of all interests of one session; `None` if No Local leaves nothing.
-fn merge(message: &Arc<Message>, interests: &[Interest]) -> Option<(SessionKey, Delivery)> {
+fn merge(
+    message: &Arc<Message>,
+    interests: &[Interest],
+    group: Option<TopicFilter>,
+) -> Option<(SessionKey, Delivery)> {
     let key = interests.first()?.session;
     let own = message.author() == Some(key);
     // [MQTT-3.8.3-3]
@@ -335,17 +430,5 @@ fn merge(message: &Arc<Message>, interests: &[Interest]) -> Option<(SessionKey, 
     let retain = message.retain() && wanted().any(|subscription| subscription.retain_as_published);
     let identifiers = wanted().filter_map(|subscription| subscription.identifier).collect();
     let qos = qos.min(message.qos());
-    Some((key, Delivery { message: Arc::clone(message), qos, retain, identifiers }))
-}
-
-fn hand_over(
-    outputs: &mut VecDeque<Output>,
-    connection: &mut Connection,
-    id: ConnectionId,
-    publish: EncodedPublish,
-    packet_id: Option<PacketId>,
-    dup: bool,
-) {
-    connection.outstanding_bytes += publish.len();
-    outputs.push_back(Output::Deliver { connection: id, publish, dup, packet_id });
+    Some((key, Delivery { message: Arc::clone(message), qos, retain, identifiers, group }))
 }

@@ -3,14 +3,12 @@
 use super::Broker;
 use std::sync::Arc;
 
-use super::connect::session_expiry;
 use super::effect::Effect;
 use super::input::{CloseCause, ConnectionId};
 use super::output::EventKind;
 use super::record::RefusalKey;
 use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode, Violation};
-use crate::routing::SessionKey;
 use crate::session::{Phase, Timer};
 use crate::time::Now;
 
@@ -84,8 +82,10 @@ impl Broker {
                     let what = "a Session Expiry Interval in DISCONNECT though CONNECT had none";
                     return self.violate_protocol(now, id, what);
                 }
-                Some(session) => session.expiry_seconds = expiry.min(longest),
-                None => {}
+                Some(_) | None => {}
+            }
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.final_expiry_seconds = Some(expiry.min(longest));
             }
         }
         self.end(now, id, Ending::Client(packet.reason));
@@ -169,10 +169,14 @@ impl Broker {
     ) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (phase, session, v5) = (connection.phase, connection.session, connection.is_v5());
+        let expiry_seconds = connection.final_expiry_seconds;
         if phase == Phase::Closing {
             return;
         }
         let (how, reason, publishes_will) = ending.row();
+        let reference = self.settings.about.server_reference.clone();
+        let reference = reference.filter(|_| ending == Ending::Shutdown);
+        let reason = reference.as_ref().map_or(reason, |_| Some(ReasonCode::UseAnotherServer));
         if connection.author.is_none() {
             // Nothing was ever asked for: counted per address like a refused handshake.
             let peer = connection.facts.peer;
@@ -200,14 +204,15 @@ impl Broker {
         }
         // [MQTT-3.14.0-1]
         if let (Some(reason), Phase::Connected, true) = (reason, phase, v5) {
-            let properties = DisconnectProperties::default();
+            let server_reference = reference.as_deref().map(str::to_owned);
+            let properties = DisconnectProperties { server_reference, ..Default::default() };
             let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
             self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: false });
         }
         // [MQTT-3.14.4-2], [MQTT-4.13.2-1]
         self.ledger.wait(Effect::Close(id));
         if let Some(key) = session {
-            self.detach(now, key, publishes_will);
+            self.detach(now, key, expiry_seconds, publishes_will);
         }
     }
 
@@ -217,42 +222,6 @@ impl Broker {
             connection.phase = Phase::Closing;
         }
         self.ledger.wait(Effect::Close(id));
-    }
-
-    /// A session has lost its connection.
-    fn detach(&mut self, now: Now, key: SessionKey, publishes_will: bool) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.connection = None;
-        session.away_since = Some(now.instant);
-        let expiry_seconds = session.expiry_seconds;
-        if publishes_will {
-            self.schedule_will(now, key);
-        } else {
-            // [MQTT-3.1.2-10]
-            session.will = None;
-        }
-        if expiry_seconds == 0 {
-            return self.end_session(now, key);
-        }
-        // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
-        let due = now.instant.after(session_expiry(expiry_seconds));
-        self.timers.set(due, Timer::SessionExpiry(key));
-    }
-
-    /// Session State comes to its end, and with it a Will that was delayed. [MQTT-3.1.3-9]
-    pub(super) fn end_session(&mut self, now: Now, key: SessionKey) {
-        self.publish_will(now, key);
-        let Some(session) = self.sessions.remove(&key) else { return };
-        for filter in session.subscriptions.keys() {
-            self.subscriptions.remove(filter, key);
-        }
-        self.account(session.outbound.held(), (0, 0));
-        let name = (session.author.identity().clone(), session.author.client_id().clone());
-        self.session_keys.remove(&name);
-        self.return_place(&name, session.holds_place);
-        self.timers.clear(Timer::SessionExpiry(key));
-        self.timers.clear(Timer::WillDelay(key));
-        self.timers.clear(Timer::RetainedWalk(key));
     }
 
     /// Ends every connection and writes the last entry.

@@ -1,7 +1,9 @@
 //! What a peer or the rest of the broker may see only once its reason is on disk.
 
 use super::input::ConnectionId;
-use crate::mqtt::{Connect, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will};
+use crate::mqtt::{
+    Connect, EncodedPublish, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will,
+};
 use crate::routing::{SessionKey, Subscription};
 use crate::schema::Conforming;
 use crate::session::Author;
@@ -32,7 +34,25 @@ pub(super) enum Effect {
         filters: Vec<DecidedFilter>,
     },
     /// Take subscriptions out of force, then UNSUBACK.
-    Unsubscribed { connection: ConnectionId, packet_id: PacketId, filters: Vec<DecidedUnsubscribe> },
+    Unsubscribed {
+        connection: ConnectionId,
+        session: SessionKey,
+        packet_id: PacketId,
+        filters: Vec<DecidedUnsubscribe>,
+    },
+    /// A session that the log tells of has lost its connection.
+    Detached(Detachment),
+    /// A session that the log tells of has come to its end, unless it was resumed meanwhile.
+    Ended { session: SessionKey, connect_index: u64 },
+    /// Send what a session has waiting to the connection that resumed it.
+    Begin { connection: ConnectionId, session: SessionKey, window_max: u16 },
+    /// Send a copy, unless its session has another connection by now.
+    Deliver {
+        connection: ConnectionId,
+        session: SessionKey,
+        publish: EncodedPublish,
+        packet_id: Option<PacketId>,
+    },
     /// Tell the operator.
     Administered { ticket: u64, offset: u64 },
     /// Tell the shell.
@@ -47,8 +67,25 @@ pub(super) struct AcceptedConnect {
     pub(super) connect: Box<Connect>,
     pub(super) will: Option<Will>,
     pub(super) granted: Granted,
-    /// Place of its entry in the batch.
+    /// Place of its entry in the batch, while its index is not known.
     pub(super) offset: u64,
+    /// Index of its entry.
+    pub(super) index: Option<u64>,
+    /// Key of its session, if one is made.
+    pub(super) key: SessionKey,
+    /// Whether the log tells of its session.
+    pub(super) recorded: bool,
+}
+
+/// How a session lost its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Detachment {
+    pub(super) key: SessionKey,
+    /// Which connection it was: the index of its `connect` entry.
+    pub(super) connect_index: u64,
+    pub(super) at: Instant,
+    pub(super) expiry_seconds: u32,
+    pub(super) publishes_will: bool,
 }
 
 /// What a CONNECT was granted.
@@ -93,6 +130,8 @@ pub(super) struct DecidedFilter {
     pub(super) reason_string: Option<String>,
     /// The subscription, if it was permitted.
     pub(super) subscription: Option<(TopicFilter, Subscription, RetainHandling)>,
+    /// Place in the batch of the entry behind its own.
+    pub(super) offset: u64,
 }
 
 /// One filter of an UNSUBSCRIBE, decided.

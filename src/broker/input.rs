@@ -83,6 +83,14 @@ pub enum Input {
         /// Bytes of [`super::Output::Deliver`] among what was written.
         bytes: usize,
     },
+    /// When [`super::Broker::handle_timeout`] follows: what the sockets have carried since the
+    /// start, as Control Packets.
+    Carried {
+        /// Bytes received.
+        received_bytes: u64,
+        /// Bytes sent.
+        sent_bytes: u64,
+    },
     /// When the writer has a batch on disk. Batches come back in the order they were given.
     Sequenced(Synced),
     /// When a handshake was refused before there was an identity.

@@ -14,6 +14,8 @@ pub(super) struct Ledger {
     shard: u16,
     next_number: u64,
     open: Batch,
+    /// Entries in it; its other records are changes of state.
+    open_entries: u64,
     open_effects: Vec<Effect>,
     pending: VecDeque<Pending>,
     pending_records: usize,
@@ -46,6 +48,7 @@ impl Ledger {
             shard,
             next_number: 0,
             open: Batch::default(),
+            open_entries: 0,
             open_effects: Vec::new(),
             pending: VecDeque::new(),
             pending_records: 0,
@@ -53,11 +56,27 @@ impl Ledger {
         }
     }
 
-    /// Appends one entry to the open batch; returns its place in it.
+    /// Appends one entry to the open batch; returns its place among the entries in it.
     pub(super) fn record(&mut self, body: Option<Body>, write: impl FnOnce(&mut Vec<u8>)) -> u64 {
-        let offset = self.open.len() as u64;
+        let offset = self.open_entries;
+        self.open_entries += 1;
         self.open.push(RecordKind::Entry, body, write);
         offset
+    }
+
+    /// Appends one change of state to the open batch.
+    pub(super) fn note(&mut self, body: Option<Body>, write: impl FnOnce(&mut Vec<u8>)) {
+        self.open.push(RecordKind::State, body, write);
+    }
+
+    /// Number of the open batch, or of the next one.
+    pub(super) fn open_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Whether something was recorded since the last batch was closed.
+    pub(super) fn has_records(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// Lets `effect` wait for the open batch, behind what waits already.
@@ -83,6 +102,7 @@ impl Ledger {
             };
         }
         let batch = std::mem::take(&mut self.open);
+        self.open_entries = 0;
         let id = BatchId { shard: self.shard, number: self.next_number };
         self.next_number += 1;
         let (records, bytes) = (batch.len(), batch.bytes());

@@ -10,13 +10,17 @@
 //! into the open batch; `release` resumes it when the batch is on disk.
 
 mod acknowledge;
+mod attach;
 mod claims;
 mod connect;
 mod connection;
 mod counters;
 mod deliver;
+mod detach;
 mod disconnect;
+mod durable;
 mod effect;
+mod handover;
 mod input;
 mod ledger;
 mod output;
@@ -25,7 +29,9 @@ mod record;
 mod send;
 mod settings;
 mod subscribe;
+mod sys;
 mod timeout;
+mod walk;
 mod will;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -34,12 +40,14 @@ use foldhash::fast::FixedState;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
-pub use counters::{BUCKETS_MICROS, Counters, Histogram};
+pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
+pub use durable::{BadRecord, LogBody, LogRecord, Replay};
 pub use input::{Administration, CloseCause, ConnectionFacts, ConnectionId, Input};
 pub use output::{Event, EventKind, Output};
-pub use settings::{Backlog, Settings};
+pub use settings::{About, Backlog, Settings};
 
 use connection::{Connection, Session};
+use durable::Recovering;
 use effect::Effect;
 use ledger::{Closed, Ledger};
 
@@ -53,6 +61,9 @@ use crate::time::{Instant, Now};
 
 /// A map whose keys we chose ourselves; nothing may depend on its order.
 type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// A session's key has the number of its shard from this bit on.
+const SHARD_SHIFT: u32 = 48;
 
 /// One shard of the broker.
 pub struct Broker {
@@ -71,10 +82,17 @@ pub struct Broker {
     /// Subscriptions that were permitted and are not yet in force.
     subscriptions_reserved: usize,
     retained: Retained,
+    sys: sys::Sys,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
     /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
+    /// Sessions that the log tells of.
+    durable_sessions: usize,
+    /// The batch whose effects are carried out.
+    releasing: u64,
+    /// While the log is read.
+    recovering: Option<Box<Recovering>>,
     outputs: VecDeque<Output>,
     counters: Counters,
     /// Kept between calls for its memory.
@@ -83,11 +101,16 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that begins at `now`. Its first batch says so: `start`, `config`, `policy` and
-    /// `schema` entries.
+    /// A broker that begins at `now`, with no log behind it. Its first batch says so: `start`,
+    /// `config`, `policy` and `schema` entries.
     pub fn new(settings: Settings, now: Now) -> Self {
+        Replay::new(settings, now).finish(now)
+    }
+
+    /// A broker that nothing has happened to, not even its start.
+    fn unstarted(settings: Settings, recovering: Recovering) -> Self {
         let mut random = ChaCha12Rng::from_seed(settings.seed);
-        let mut broker = Self {
+        Self {
             decisions: DecisionIds::new(random.next_u64(), settings.shard),
             random,
             limits: Limits::new(settings.limits.clone()),
@@ -96,31 +119,34 @@ impl Broker {
             sessions: Map::default(),
             session_keys: BTreeMap::new(),
             claims: claims::Claims::default(),
-            next_session: 0,
+            next_session: u64::from(settings.shard) << SHARD_SHIFT,
             subscriptions: SubscriptionTree::default(),
             subscriptions_reserved: 0,
             retained: Retained::default(),
+            sys: sys::Sys::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
             queued: (0, 0),
+            durable_sessions: 0,
+            releasing: 0,
+            recovering: Some(Box::new(recovering)),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             interests: Vec::new(),
             stopping: false,
             settings,
-        };
-        broker.record_start(now);
-        broker.timers.set(now.instant.after(timeout::RETAINED_WALK), timeout::RETAINED);
-        broker
+        }
     }
 
     /// Lets `input` happen at `now`.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Opened { connection, facts, connect_deadline } => {
+                self.counters.traffic.connections_opened += 1;
                 self.open(now, connection, facts, connect_deadline);
             }
             Input::Packets { connection, packets } => {
+                self.counters.traffic.packets_received += packets.len() as u64;
                 if let Some(known) = self.connections.get_mut(&connection) {
                     known.last_heard = now.instant;
                 }
@@ -136,6 +162,10 @@ impl Broker {
             }
             Input::Closed { connection, cause } => self.handle_closed(now, connection, cause),
             Input::Written { connection, bytes } => self.handle_written(now, connection, bytes),
+            Input::Carried { received_bytes, sent_bytes } => {
+                let traffic = &mut self.counters.traffic;
+                (traffic.bytes_received, traffic.bytes_sent) = (received_bytes, sent_bytes);
+            }
             Input::Sequenced(synced) => self.handle_sequenced(now, synced),
             Input::HandshakeRefused { peer, reason } => {
                 self.handle_handshake_refused(now, peer, reason);
@@ -168,7 +198,9 @@ impl Broker {
 
     /// The next thing the shell must do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front()?;
+        self.counters.traffic.count(&output);
+        Some(output)
     }
 
     /// When [`Self::handle_timeout`] must be called next.
@@ -223,6 +255,7 @@ impl Broker {
 
     /// A batch is on disk: everything that waited for it happens, in order.
     fn handle_sequenced(&mut self, now: Now, synced: Synced) {
+        self.releasing = synced.batch().number;
         for effect in self.ledger.release(&synced) {
             self.carry_out(now, effect, Some(&synced));
         }
@@ -248,14 +281,40 @@ impl Broker {
             (Effect::Close(connection), _) => {
                 self.outputs.push_back(Output::Close { connection });
             }
-            (Effect::Subscribed { connection, session, packet_id, filters }, _) => {
+            (Effect::Subscribed { connection, session, packet_id, filters }, synced) => {
                 self.release_reserved(session, &filters);
-                self.subscribed(now, connection, packet_id, filters);
+                // Without entries nothing was permitted.
+                let first_index = synced.map_or(0, Synced::first_index);
+                self.subscribed(now, (connection, session), packet_id, filters, first_index);
             }
-            (Effect::Unsubscribed { connection, packet_id, filters }, _) => {
-                self.unsubscribed(connection, packet_id, filters);
+            (Effect::Unsubscribed { connection, session, packet_id, filters }, _) => {
+                self.unsubscribed(now, (connection, session), packet_id, filters);
             }
-            (Effect::Stopped, _) => self.outputs.push_back(Output::Stopped),
+            (effect, _) => self.carry_out_for_session(now, effect),
+        }
+    }
+
+    /// As [`Self::carry_out`], for what need not know its place in the log.
+    fn carry_out_for_session(&mut self, now: Now, effect: Effect) {
+        match effect {
+            Effect::Detached(detachment) => self.detached(now, detachment),
+            Effect::Ended { session, connect_index } => self.ended(now, session, connect_index),
+            Effect::Begin { connection, session, window_max } => {
+                self.begin(now, connection, session, window_max);
+            }
+            Effect::Deliver { connection, session, publish, packet_id } => {
+                self.deliver_recorded(connection, session, publish, packet_id);
+            }
+            // What ended meanwhile may have been recorded behind the last entry.
+            Effect::Stopped if self.ledger.has_records() => self.ledger.wait(Effect::Stopped),
+            Effect::Stopped => self.outputs.push_back(Output::Stopped),
+            Effect::Connected(_)
+            | Effect::Publish(_)
+            | Effect::Administered { .. }
+            | Effect::Answer { .. }
+            | Effect::Close(_)
+            | Effect::Subscribed { .. }
+            | Effect::Unsubscribed { .. } => {}
         }
     }
 

@@ -24,6 +24,15 @@ use crate::schema::{Conforming, Outcome};
 use crate::session::{Phase, Received, Timer};
 use crate::time::Now;
 
+/// How a message came to us.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ingress {
+    /// In a PUBLISH.
+    Client(ConnectionId),
+    /// As the Will of the connection that began with this `connect` entry.
+    Will { connect_index: u64 },
+}
+
 /// Where the line ended for a message that was refused.
 pub(super) struct Stopped {
     pub(super) received: Received,
@@ -42,6 +51,7 @@ impl Broker {
     /// Walks the line up to the open batch.
     pub(super) fn accept(&mut self, now: Now, id: ConnectionId, publish: Box<Publish>) {
         self.counters.publishes_received += 1;
+        self.counters.traffic.payload_bytes_received += publish.payload.len() as u64;
         let (session, received) = match self.receive(now, id, publish) {
             Ok(Some(arrived)) => arrived,
             Ok(None) => return,
@@ -65,7 +75,7 @@ impl Broker {
             session.inbound.receive(packet_id);
         }
         let decision = self.decide();
-        let offset = self.record_publish(now, Some(id), EntryType::Publish, &decision, &conforming);
+        let offset = self.record_publish(now, Ingress::Client(id), &decision, &conforming);
         let acknowledge = packet_id.map(|packet_id| {
             let (reason, reason_string) = self.outcome_reason(id, &decision, &conforming);
             Acknowledge { connection: id, packet_id, qos, reason, reason_string }
@@ -281,8 +291,7 @@ impl Broker {
     pub(super) fn record_publish(
         &mut self,
         now: Now,
-        id: Option<ConnectionId>,
-        kind: EntryType,
+        ingress: Ingress,
         decision: &str,
         conforming: &Conforming,
     ) -> u64 {
@@ -300,21 +309,23 @@ impl Broker {
         };
         let c = commitments.c;
         let body = Body { salt, payload: publish.payload.clone(), properties: properties.into() };
-        let (kind, retains) = match conforming.outcome() {
-            Outcome::Quarantined { .. } => (EntryType::PublishRefused, false),
-            Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {
-                (kind, publish.retain)
-            }
+        let (kind, retains) = match (conforming.outcome(), ingress) {
+            (Outcome::Quarantined { .. }, _) => (EntryType::PublishRefused, false),
+            (_, Ingress::Client(_)) => (EntryType::Publish, publish.retain),
+            (_, Ingress::Will { .. }) => (EntryType::Will, publish.retain),
         };
         // Entry and body stand in one batch: after a crash either both are there or neither, and
         // nothing was acknowledged in the latter case.
-        let offset = match id {
-            Some(id) => self.record_of(now, id, kind, decision, Some(body), |entry| {
+        let offset = match ingress {
+            Ingress::Client(id) => self.record_of(now, id, kind, decision, Some(body), |entry| {
                 accepted_fields(entry, conforming, &commitments)
             }),
-            None => self.record_of_session(now, received.author(), kind, decision, body, |entry| {
-                accepted_fields(entry, conforming, &commitments)
-            }),
+            Ingress::Will { connect_index } => {
+                let whose = (received.author(), connect_index);
+                self.record_of_session(now, whose, kind, decision, body, |entry| {
+                    accepted_fields(entry, conforming, &commitments)
+                })
+            }
         };
         if retains {
             let change = match publish.payload.is_empty() {

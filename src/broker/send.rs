@@ -26,7 +26,7 @@ pub(super) fn send(
 }
 
 /// `packet` in no more than `bytes_max`: whole, or without its User Properties, or without its
-/// Reason String too. [MQTT-3.2.2-19], [MQTT-3.2.2-20] and their like for each packet.
+/// Reason String too, or without its Server Reference. [MQTT-3.2.2-19], [MQTT-3.2.2-20] and their like for each packet.
 pub(super) fn fit(
     mut packet: Packet,
     version: ProtocolVersion,
@@ -48,6 +48,9 @@ pub(super) fn fit(
     }
     if let Some((reason_string, _)) = optional(&mut packet) {
         *reason_string = None;
+    }
+    if let (false, Packet::Disconnect(disconnect)) = (fits(&packet), &mut packet) {
+        disconnect.properties.server_reference = None;
     }
     fits(&packet).then_some(packet)
 }

@@ -24,11 +24,29 @@ pub struct Settings {
     pub schemas: Arc<Schemas>,
     /// Limits per class and per address.
     pub limits: LimitsConfig,
+    /// What the broker says of itself.
+    pub about: About,
     /// SHA-256 of the configuration file, for the `config` entry.
     pub config_sha256: [u8; 32],
     /// Randomness for salts, decision ids and assigned Client Identifiers. Must be fresh at every
     /// start, and secret.
     pub seed: [u8; 32],
+}
+
+/// What the broker says of itself, and where it sends its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Seconds from one publication of `$SYS/broker/…` to the next; 0 is never.
+    pub sys_interval_seconds: u32,
+    /// Server Reference: where clients are sent when the broker stops (section 4.11). They get
+    /// DISCONNECT with Use another server (0x9C) then.
+    pub server_reference: Option<Arc<str>>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self { sys_interval_seconds: 10, server_reference: None }
+    }
 }
 
 /// Bound of what waits for the disk.

@@ -1,12 +1,13 @@
 //! SUBSCRIBE and UNSUBSCRIBE: decided and recorded filter by filter, put into force when the
 //! entries are on disk (sections 3.8 to 3.11).
 
-use super::Broker;
-use super::deliver::begin_walk;
+use super::durable::Change;
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
 use super::output::EventKind;
 use super::record::{RefusalKey, beginning, refusal_fields};
+use super::walk::begin_walk;
+use super::{Broker, Session};
 use crate::evidence::{Decision, EntryType};
 use crate::mqtt::{
     AckProperties, Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
@@ -21,7 +22,10 @@ impl Broker {
     /// Decides each filter of a SUBSCRIBE.
     pub(super) fn handle_subscribe(&mut self, now: Now, id: ConnectionId, packet: &Subscribe) {
         let Some(key) = self.session_of(id) else { return };
-        let Some(author) = self.sessions.get(&key).map(|session| session.author.clone()) else {
+        let session = self.sessions.get(&key);
+        let Some((author, lasting)) =
+            session.map(|session| (session.author.clone(), session.is_lasting()))
+        else {
             return;
         };
         if let Err(refused) = self.check_subscribe(now, &author, packet) {
@@ -33,7 +37,13 @@ impl Broker {
             if let Ok((filter, ..)) = &decided {
                 self.reserve(key, filter.clone());
             }
-            filters.push(self.record_subscribe(now, id, &author, wanted, decided));
+            let decided = self.record_subscribe(now, id, &author, wanted, decided);
+            if let (Some((filter, subscription, handling)), true) = (&decided.subscription, lasting)
+            {
+                let (filter, subscription, handling) = (filter.clone(), *subscription, *handling);
+                self.note(&Change::Subscribed { key, filter, subscription, handling });
+            }
+            filters.push(decided);
         }
         self.ledger.wait(Effect::Subscribed {
             connection: id,
@@ -79,7 +89,8 @@ impl Broker {
         let Some(first) = packet.filters.first() else { return };
         let first = self.record_subscribe(now, id, &author, first, Err(refused));
         let reason = first.reason;
-        let refused = |_| DecidedFilter { reason, reason_string: None, subscription: None };
+        let refused =
+            |_| DecidedFilter { reason, reason_string: None, subscription: None, offset: 0 };
         let others = packet.filters.iter().skip(1).map(refused);
         let filters = std::iter::once(first).chain(others).collect();
         let packet_id = packet.packet_id;
@@ -157,7 +168,8 @@ impl Broker {
         let decision = self.decide();
         match decided {
             Ok((filter, subscription, handling)) => {
-                self.record_of(now, id, EntryType::Subscribe, &decision, None, |entry| {
+                let kind = EntryType::Subscribe;
+                let offset = self.record_of(now, id, kind, &decision, None, |entry| {
                     entry
                         .decision(Decision::Allow)
                         .text("filter", &wanted.filter)
@@ -169,7 +181,7 @@ impl Broker {
                     QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
                 };
                 let subscription = Some((filter, subscription, handling));
-                DecidedFilter { reason, reason_string: None, subscription }
+                DecidedFilter { reason, reason_string: None, subscription, offset: offset + 1 }
             }
             Err(refused) => {
                 self.counters.refuse(refused.refusal);
@@ -193,45 +205,84 @@ impl Broker {
                     other => other,
                 };
                 let reason_string = self.reason_string(id, &decision, refused.refusal);
-                DecidedFilter { reason, reason_string, subscription: None }
+                DecidedFilter { reason, reason_string, subscription: None, offset: 0 }
             }
         }
     }
 
-    /// The entries are on disk: subscriptions come into force, SUBACK, retained messages.
-    /// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5], [MQTT-3.9.3-1]
+    /// The entries are on disk, the first of their batch at `first_index`: subscriptions come into
+    /// force, SUBACK, retained messages. [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5],
+    /// [MQTT-3.9.3-1]
     pub(super) fn subscribed(
         &mut self,
         now: Now,
-        id: ConnectionId,
+        (id, key): (ConnectionId, SessionKey),
         packet_id: PacketId,
         filters: Vec<DecidedFilter>,
+        first_index: u64,
     ) {
-        let Some(key) = self.session_of(id) else { return };
-        let Some(session) = self.sessions.get_mut(&key) else { return };
         let reasons = filters.iter().map(|decided| decided.reason).collect();
         // A SUBACK has one Reason String for all its filters: it is that of the first refusal.
         let reason_string = filters.iter().find_map(|decided| decided.reason_string.clone());
-        for (filter, subscription, handling) in
-            filters.into_iter().filter_map(|decided| decided.subscription)
-        {
-            // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
-            let new = self.subscriptions.insert(&filter, key, subscription);
-            session.subscriptions.insert(filter.clone(), subscription);
-            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
-            let wanted = match handling {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => new,
-                RetainHandling::DoNotSend => false,
-            };
-            if wanted && filter.share().is_none() {
-                begin_walk(&mut session.retained, filter, subscription);
+        for DecidedFilter { subscription, offset, .. } in filters {
+            if let Some((filter, subscription, handling)) = subscription {
+                self.add_subscription(key, filter, subscription, handling, first_index + offset);
             }
+        }
+        if self.session_of(id) != Some(key) {
+            // The session keeps what the log says that it has; its client will ask again.
+            return;
         }
         let properties = AckProperties { reason_string, user_properties: Vec::new() };
         let packet = Packet::SubAck(Box::new(SubAck { packet_id, properties, reasons }));
         self.send(id, packet);
+        self.show_sys(now);
         self.pump(now, key);
+    }
+
+    /// Puts one subscription into force, for messages from the entry at `index` on.
+    pub(super) fn add_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: TopicFilter,
+        subscription: Subscription,
+        handling: RetainHandling,
+        index: u64,
+    ) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        // [MQTT-3.8.4-3], [MQTT-3.8.4-4]
+        let new = self.subscriptions.insert(&filter, key, subscription);
+        session.subscriptions.insert(filter.clone(), subscription);
+        // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions.
+        let wanted = match handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => new,
+            RetainHandling::DoNotSend => false,
+        };
+        if wanted && filter.share().is_none() {
+            begin_walk(&mut session.retained, filter, subscription, index);
+        }
+    }
+
+    /// Takes one subscription out of force; false if there was none.
+    pub(super) fn remove_subscription(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        filter: &TopicFilter,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&key) else { return false };
+        session.retained.retain(|cursor| cursor.filter != *filter);
+        session.subscriptions.remove(filter);
+        let was_there = self.subscriptions.remove(filter, key);
+        if filter.share().is_some() {
+            let before = session.outbound.held();
+            let left = session.outbound.take_queued(|copy| copy.group.as_ref() == Some(filter));
+            let after = session.outbound.held();
+            self.account(before, after);
+            self.pass_on(now, left);
+        }
+        was_there
     }
 
     /// Decides each filter of an UNSUBSCRIBE.
@@ -247,7 +298,7 @@ impl Broker {
             Err(_) => DecidedUnsubscribe::Refuse(ReasonCode::TopicFilterInvalid),
             Ok(filter) => DecidedUnsubscribe::Remove(filter),
         };
-        let filters = packet.filters.iter().map(decided).collect();
+        let filters: Vec<DecidedUnsubscribe> = packet.filters.iter().map(decided).collect();
         let listed = match self.limits.admit_subscribe(now, author.identity(), 1) {
             Ok(()) => true,
             Err(refused) => {
@@ -267,8 +318,17 @@ impl Broker {
                     .number("count", count)
             });
         }
+        let Some(key) = self.session_of(id) else { return };
+        if self.sessions.get(&key).is_some_and(Session::is_lasting) {
+            for decided in &filters {
+                if let DecidedUnsubscribe::Remove(filter) = decided {
+                    self.note(&Change::Unsubscribed { key, filter: filter.clone() });
+                }
+            }
+        }
         self.ledger.wait(Effect::Unsubscribed {
             connection: id,
+            session: key,
             packet_id: packet.packet_id,
             filters,
         });
@@ -278,26 +338,26 @@ impl Broker {
     /// [MQTT-3.10.4-5], [MQTT-3.10.4-6]
     pub(super) fn unsubscribed(
         &mut self,
-        id: ConnectionId,
+        now: Now,
+        (id, key): (ConnectionId, SessionKey),
         packet_id: PacketId,
         filters: Vec<DecidedUnsubscribe>,
     ) {
-        let Some(key) = self.session_of(id) else { return };
-        let Some(session) = self.sessions.get_mut(&key) else { return };
         let mut reasons = Vec::with_capacity(filters.len());
         for decided in filters {
             reasons.push(match decided {
                 DecidedUnsubscribe::Refuse(reason) => reason,
                 DecidedUnsubscribe::Remove(filter) => {
-                    session.retained.retain(|cursor| cursor.filter != filter);
-                    session.subscriptions.remove(&filter);
                     // [MQTT-3.10.4-1]
-                    match self.subscriptions.remove(&filter, key) {
+                    match self.remove_subscription(now, key, &filter) {
                         true => ReasonCode::Success,
                         false => ReasonCode::NoSubscriptionExisted,
                     }
                 }
             });
+        }
+        if self.session_of(id) != Some(key) {
+            return;
         }
         let properties = AckProperties::default();
         let packet = Packet::UnsubAck(Box::new(UnsubAck { packet_id, properties, reasons }));

@@ -67,6 +67,7 @@ impl Broker {
             }
             Timer::RetainedWalk(key) => self.walk_retained(now, key),
             Timer::RefusalsDue => self.close_refusal_counts(now, false),
+            Timer::SysDue => self.publish_sys(now),
             Timer::RetainedExpiry => {
                 self.expire_retained(now);
                 self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);
@@ -108,15 +109,6 @@ impl Broker {
             self.end(now, id, Ending::CertificateEnd);
         } else {
             self.timers.set(certificate_check(now, not_after), Timer::CertificateEnd(id));
-        }
-    }
-
-    fn check_session(&mut self, now: Now, key: SessionKey) {
-        let Some(session) = self.sessions.get(&key) else { return };
-        let Some(away_since) = session.away_since else { return };
-        let due = away_since.after(super::connect::session_expiry(session.expiry_seconds));
-        if due <= now.instant {
-            self.end_session(now, key);
         }
     }
 }

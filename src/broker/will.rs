@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Broker;
 use super::effect::{AcceptedPublish, Effect};
 use super::output::{Event, EventKind, Output};
+use super::publish::Ingress;
 use super::record::{beginning, refusal_fields};
 use crate::evidence::{Body, EntryType, EntryWriter};
 use crate::limits::Admitted;
@@ -16,7 +17,7 @@ use crate::refusal::{Refusal, Refused};
 use crate::routing::SessionKey;
 use crate::schema::{Conforming, Outcome};
 use crate::session::{Author, Received, Timer};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 impl Broker {
     /// Judges a Will as if it were published now.
@@ -53,18 +54,28 @@ impl Broker {
 
     /// The connection of a session ended without calling its Will off: publishes it now or sets
     /// its delay. [MQTT-3.1.2-8], [MQTT-3.1.3-9]
-    pub(super) fn schedule_will(&mut self, now: Now, key: SessionKey) {
-        let longest = self.settings.bounds.will_delay_seconds_max;
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(will) = &session.will else { return };
-        let delay = will.properties.delay_seconds.unwrap_or(0);
-        let delay = delay.min(longest).min(session.expiry_seconds);
-        if delay == 0 {
+    pub(super) fn schedule_will(&mut self, now: Now, key: SessionKey, lost_at: Instant) {
+        let Some(session) = self.sessions.get(&key).filter(|session| session.will.is_some()) else {
+            return;
+        };
+        let delay = self.will_delay(key, session.expiry_seconds);
+        if delay.is_zero() {
             return self.publish_will(now, key);
         }
-        let due = now.instant.after(Duration::from_secs(delay.into()));
-        session.will_due = Some(due);
+        let due = lost_at.after(delay);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.will_due = Some(due);
+        }
         self.timers.set(due, Timer::WillDelay(key));
+    }
+
+    /// How long the Will of a session waits when the session outlives its connection by
+    /// `expiry_seconds`.
+    pub(super) fn will_delay(&self, key: SessionKey, expiry_seconds: u32) -> Duration {
+        let longest = self.settings.bounds.will_delay_seconds_max;
+        let will = self.sessions.get(&key).and_then(|session| session.will.as_ref());
+        let wish = will.and_then(|will| will.properties.delay_seconds).unwrap_or(0);
+        Duration::from_secs(wish.min(longest).min(expiry_seconds).into())
     }
 
     /// Publishes the Will of a session, if it still has one and its author still may.
@@ -73,16 +84,34 @@ impl Broker {
         session.will_due = None;
         // [MQTT-3.1.2-10]
         let Some(will) = session.will.take() else { return };
-        let author = session.author.clone();
+        let (author, connect_index) = (session.author.clone(), session.connect_index);
+        if let Some(recovering) = &mut self.recovering {
+            return recovering.owe(connect_index, key, author, will);
+        }
+        self.publish_will_of(now, key, connect_index, &author, &will);
+    }
+
+    /// Publishes a Will of the session `key`, whose connection began with the `connect` entry at
+    /// `connect_index`.
+    pub(super) fn publish_will_of(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        connect_index: u64,
+        author: &Author,
+        will: &Will,
+    ) {
         let decision = self.decide();
-        let (kind, refused) = match self.judge_will(&author, &will) {
+        let (kind, refused) = match self.judge_will(author, will) {
             Ok(conforming) => {
                 let refused = match conforming.outcome() {
                     Outcome::Quarantined { refused, .. } => Some(refused.clone()),
                     Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => None,
                 };
-                let offset =
-                    self.record_publish(now, None, EntryType::Will, &decision, &conforming);
+                let offset = {
+                    let ingress = Ingress::Will { connect_index };
+                    self.record_publish(now, ingress, &decision, &conforming)
+                };
                 self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
                     conforming,
                     offset,
@@ -95,8 +124,8 @@ impl Broker {
             Err(refused) => {
                 self.counters.refuse(refused.refusal);
                 self.record(now, EntryType::Will, &decision, |entry| {
-                    refusal_fields(entry.who(author.identity()), &refused)
-                        .text("topic", will.topic.as_str())
+                    let entry = entry.who(author.identity()).number("conn", connect_index);
+                    refusal_fields(entry, &refused).text("topic", will.topic.as_str())
                 });
                 (EventKind::WillRefused, Some(refused))
             }
@@ -113,28 +142,22 @@ impl Broker {
         }));
     }
 
-    /// Records an entry of a session that has no connection: with the `connect` entry of its last
-    /// one.
+    /// Records an entry of a session that has no connection any more: with the `connect` entry of
+    /// the one it is about.
     pub(super) fn record_of_session(
         &mut self,
         now: Now,
-        author: &Author,
+        (author, connect_index): (&Author, u64),
         kind: EntryType,
         decision: &str,
         body: Body,
         write: impl FnOnce(EntryWriter<'_>) -> EntryWriter<'_>,
     ) -> u64 {
-        let key = (author.identity().clone(), author.client_id().clone());
-        let session = self.session_keys.get(&key).and_then(|key| self.sessions.get(key));
-        let connect_index = session.map(|session| session.connect_index);
         let node = &self.settings.node;
         self.ledger.record(Some(body), |out| {
-            let mut entry =
+            let entry =
                 EntryWriter::begin(out, kind, now.unix, node, decision).who(author.identity());
-            if let Some(index) = connect_index {
-                entry = entry.number("conn", index);
-            }
-            write(entry).finish();
+            write(entry.number("conn", connect_index)).finish();
         })
     }
 

@@ -60,6 +60,15 @@ pub enum CliFailure {
     /// The server could not start, or ended by a fault.
     #[error(transparent)]
     Server(#[from] crate::server::Fault),
+    /// A record of the log that sessions cannot be restored from.
+    #[error("entry {index} of the log, or a record next to it, cannot be replayed")]
+    #[diagnostic(help("the log is whole, but a newer Avow has written it, or this one has a bug"))]
+    Replay {
+        /// Index of the entry, or of the next one.
+        index: u64,
+        /// What is wrong with it.
+        source: crate::broker::BadRecord,
+    },
     /// The demo.
     #[cfg(feature = "demo")]
     #[error(transparent)]
@@ -192,6 +201,7 @@ impl CliFailure {
             | Self::Issuer(_)
             | Self::Telemetry(_)
             | Self::Randomness
+            | Self::Replay { .. }
             | Self::Client(_)
             | Self::Authority(_)
             | Self::Profile(_)

@@ -4,7 +4,7 @@
 //! nowhere else: which bound, which file and which key reaches which room.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::{Answer, CliFailure, check, files, record, setting};
-use crate::broker::{Backlog, Broker, Settings};
+use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
 use crate::config::{Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, VerifierKey};
 use crate::limits::AddressLimiter;
@@ -22,11 +22,13 @@ use crate::server::{
     Bounds, Clock, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
     Server, ServerOptions, StartWriter, WebSocketOptions, WriterEvents, raise_open_files,
 };
+use crate::storage::snapshot::restore;
 use crate::storage::{
-    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovery, Until, Writer,
-    WriterOptions,
+    Index, IndexFeed, IndexState, Log, LogOptions, Reader, RealDisk, Recovered, Recovery,
+    SnapshotFault, SnapshotPlace, Snapshots, Until, Writer, WriterOptions,
 };
 use crate::telemetry::{self, Format};
+use crate::time::Instant;
 
 /// Serve until SIGINT or SIGTERM
 #[derive(Args, Debug)]
@@ -78,6 +80,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
 pub(super) struct Serving {
     pub(super) running: Running,
     admin: Admin,
+    _snapshots: Snapshots,
     _lock: Lock,
 }
 
@@ -88,8 +91,6 @@ impl Serving {
         let mut tls = check::load_tls(config)?;
         let policy = Arc::new(super::policy::of(config)?);
         let schemas = Arc::new(check::load_schemas(config)?);
-        let log = OpenLog::open(config)?;
-        let answer = log.answerer(config, Arc::clone(&schemas))?;
         let clock = Clock::start();
         let config_text = files::read(&config.dir.join(FILE_NAME))?;
         let settings = Settings {
@@ -101,8 +102,9 @@ impl Serving {
                 bytes_max: usize_of(config.evidence.backlog_bytes_max),
             },
             policy,
-            schemas,
+            schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),
+            about: config.about.clone(),
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
                 .first_chunk()
@@ -110,6 +112,12 @@ impl Serving {
                 .unwrap_or_default(),
             seed: random()?,
         };
+        let of_replay = settings.clone();
+        let empty = move || Replay::new(of_replay.clone(), clock.now());
+        let (log, replay) = OpenLog::open(config, clock, &empty)?;
+        let snapshots = log.snapshots(config, empty)?;
+        let answer = log.answerer(config, schemas)?;
+        let replay = Mutex::new(Some(replay));
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
@@ -123,7 +131,11 @@ impl Serving {
             shards: 1,
             bounds: bounds(config),
             broker: Arc::new(move |shard, now| {
-                Broker::new(Settings { shard, ..settings.clone() }, now)
+                // The one shard that there is has all sessions.
+                match replay.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    Some(replay) => replay.finish(now),
+                    None => Broker::new(Settings { shard, ..settings.clone() }, now),
+                }
             }),
             writer: log.starter(config),
             clock,
@@ -138,7 +150,7 @@ impl Serving {
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
-        Ok(Self { running, admin, _lock: lock })
+        Ok(Self { running, admin, _snapshots: snapshots, _lock: lock })
     }
 
     /// Waits until the broker has stopped, as it was asked to or by a fault.
@@ -159,15 +171,40 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    fn open(config: &Config) -> Result<Self, CliFailure> {
+    /// Recovers the log, and from it and the newest snapshot the state of the broker. `empty` makes a
+    /// replay that knows nothing yet.
+    fn open(
+        config: &Config,
+        clock: Clock,
+        empty: &dyn Fn() -> Replay,
+    ) -> Result<(Self, Replay), CliFailure> {
         let key = record::log_key(config)?;
         let directory = &config.evidence.directory;
         let options = LogOptions {
             verifier: key.verifier().clone(),
             segment_bytes: config.evidence.segment_bytes,
         };
-        let opened = Log::open(RealDisk::new(directory), options, &mut |_| {});
+        let disk = RealDisk::new(directory);
+        let (mut replay, snapshot, useless) = restore(&disk, &options, empty)?;
+        for file in useless {
+            tracing::warn!(file, "a snapshot was of no use; an older one or the log is read");
+        }
+        let covered = snapshot.map_or(0, |place| place.records);
+        let (mut seen, mut replayed) = (0, Ok(()));
+        let mut progress = Progress { clock, told: clock.instant(), records: 0 };
+        // All of the log is checked; what the snapshot knows is not replayed.
+        let opened = Log::open(disk, options, &mut |record| {
+            seen += 1;
+            progress.tell(seen);
+            if seen > covered && replayed.is_ok() {
+                let at = record.index;
+                replayed = replay.apply(log_record(&record)).map_err(|bad| (at, bad));
+            }
+        });
         let (log, recovery) = opened.map_err(setting::of_log(config))?;
+        replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
+        let replayed = recovery.records.saturating_sub(covered);
+        tracing::info!(records = recovery.records, replayed, "the log was read");
         if let Some(cut) = &recovery.cut {
             tracing::warn!(%cut, "a torn last batch, never acknowledged, was cut off");
         }
@@ -181,7 +218,23 @@ impl OpenLog {
         if let IndexState::Rebuilt(cause) = state {
             tracing::warn!(%cause, "the query index was of no use and was built again");
         }
-        Ok(Self { log, recovery, key, index, reader })
+        Ok((Self { log, recovery, key, index, reader }, replay))
+    }
+
+    /// Takes snapshots while the broker runs.
+    fn snapshots(
+        &self,
+        config: &Config,
+        empty: impl Fn() -> Replay + Send + 'static,
+    ) -> Result<Snapshots, CliFailure> {
+        let disk = RealDisk::new(&config.evidence.directory);
+        let told = |taken: Result<SnapshotPlace, SnapshotFault>| match taken {
+            Ok(place) => {
+                tracing::info!(segment = place.segment, records = place.records, "snapshot taken");
+            }
+            Err(fault) => tracing::warn!(%fault, "no more snapshots: starts read more of the log"),
+        };
+        Ok(Snapshots::start(disk, self.log.options().clone(), empty, told)?)
     }
 
     /// What the admin socket reads the log with.
@@ -224,6 +277,39 @@ impl Lines for Answers<'_> {
 
     fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
         Answers::wait(self, duration).map_err(|_| AnswerFault::Gone)
+    }
+}
+
+/// Says once a second how far a start has read.
+struct Progress {
+    clock: Clock,
+    told: Instant,
+    records: u64,
+}
+
+impl Progress {
+    fn tell(&mut self, records: u64) {
+        const LOOK_EVERY: u64 = 4_096;
+        if !records.is_multiple_of(LOOK_EVERY) {
+            return;
+        }
+        let now = self.clock.instant();
+        let passed = now.since(self.told);
+        if passed >= Duration::from_secs(1) {
+            let per_second = (records - self.records) as f64 / passed.as_secs_f64();
+            tracing::info!(records, per_second = per_second.round(), "reading the log");
+            (self.told, self.records) = (now, records);
+        }
+    }
+}
+
+/// A record as the core knows it.
+fn log_record<'a>(record: &Recovered<'a>) -> LogRecord<'a> {
+    LogRecord {
+        kind: record.kind,
+        index: record.index,
+        head: record.head,
+        body: record.body.map(|body| (body.payload, body.properties)),
     }
 }
 

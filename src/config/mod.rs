@@ -12,6 +12,7 @@ mod place;
 mod problem;
 mod section;
 mod sections;
+mod server;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -25,6 +26,7 @@ pub use place::Setting;
 pub use problem::ConfigProblem;
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
 
+use crate::broker::About;
 use crate::identity::Role;
 use crate::limits::{LimitsConfig, Network};
 use crate::session::Bounds;
@@ -56,6 +58,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[evidence]`.
     pub evidence: Evidence,
+    /// `[server]`.
+    pub about: About,
     /// `[log]`.
     pub log: Log,
     /// What was read, to point into.

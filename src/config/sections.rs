@@ -30,8 +30,8 @@ const GIB: u64 = 1 << 30;
 const DAY: u64 = 24 * 60 * 60;
 
 const SECTIONS: &[&str] = &[
-    "node", "listen", "tls", "issuer", "files", "metrics", "mqtt", "session", "limits", "evidence",
-    "log",
+    "node", "listen", "tls", "issuer", "files", "metrics", "server", "mqtt", "session", "limits",
+    "evidence", "log",
 ];
 
 const NODE: &[&str] = &["name", "trust_domain"];
@@ -47,7 +47,8 @@ const LOG: &[&str] = &["format", "level"];
 pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
-    let fields = sections.into_iter().chain([EVIDENCE, LOG]).flatten().copied();
+    let more = [EVIDENCE, LOG, super::server::EVERY_FIELD];
+    let fields = sections.into_iter().chain(more).flatten().copied();
     // Tables, not values.
     let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
     (fields.filter(is_value).collect(), WEBSOCKET)
@@ -72,6 +73,7 @@ pub(super) fn read(
     let (at_evidence, at_log) = (at("evidence"), at("log"));
     let at_metrics = top.table("metrics", problems);
     let at_limits = top.table("limits", problems);
+    let at_server = top.table("server", problems);
     let at_issuers = top.tables("issuer", problems);
     let at_packet = at_mqtt.0.get("packet_bytes_max").map(Spanned::span);
 
@@ -89,6 +91,7 @@ pub(super) fn read(
         metrics: at_metrics.and_then(|at| metrics(at, problems)),
         evidence: evidence(at_evidence, dir, &node, &bounds, problems),
         limits,
+        about: super::server::read(at_server, problems),
         log: log(at_log, problems),
         node,
         listen,

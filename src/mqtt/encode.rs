@@ -6,12 +6,12 @@
 //! what has no encoding.
 
 mod connect;
+mod copies;
 mod property;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
-
+pub use self::copies::{EncodedPublish, TopicAlias, encode_publish};
 pub(super) use self::property::forwarded;
 use super::scalar::{Length, Sink, VARIABLE_MAX};
 use super::{
@@ -63,60 +63,6 @@ pub fn encoded_len(packet: &Packet, version: ProtocolVersion) -> Result<usize, E
     let mut header = Length::default();
     header.variable(remaining)?;
     Ok(1 + header.0 + remaining)
-}
-
-/// A PUBLISH encoded once for all its subscribers: only DUP and the Packet Identifier differ
-/// between copies. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct EncodedPublish {
-    bytes: Bytes,
-    /// Where the Packet Identifier stands; `None` with QoS 0.
-    packet_id_at: Option<usize>,
-}
-
-impl EncodedPublish {
-    /// Length of every copy in bytes, for the receiver's Maximum Packet Size.
-    #[expect(clippy::len_without_is_empty, reason = "a packet is never empty")]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Appends one copy to `out`. With QoS 0 both `dup` and `packet_id` are ignored; with QoS 1
-    /// and 2 every copy needs a Packet Identifier of its receiver, and `None` leaves that of the
-    /// PUBLISH it was encoded from.
-    pub fn write_to(&self, dup: bool, packet_id: Option<PacketId>, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.bytes);
-        // [MQTT-2.2.1-2], [MQTT-3.3.1-2], [MQTT-4.3.1-1]
-        let Some(packet_id_at) = self.packet_id_at else { return };
-        let Some(copy) = out.get_mut(start..) else { return };
-        if let Some(first) = copy.first_mut() {
-            *first = if dup { *first | DUP } else { *first & !DUP };
-        }
-        let place = copy.get_mut(packet_id_at..).and_then(<[u8]>::first_chunk_mut);
-        if let (Some(place), Some(packet_id)) = (place, packet_id) {
-            *place = packet_id.as_u16().to_be_bytes();
-        }
-    }
-}
-
-/// Encodes `publish`; its `dup` and `packet_id` are placeholders for those of each copy.
-///
-/// # Errors
-/// When it has no encoding in `version`.
-pub fn encode_publish(
-    publish: &Publish,
-    version: ProtocolVersion,
-) -> Result<EncodedPublish, EncodeError> {
-    let mut bytes = Vec::new();
-    append(publish_first(publish), &Body { of: publish, version }, &mut bytes)?;
-    let packet_id_at = (publish.qos != QoS::AtMostOnce).then(|| {
-        let continued = bytes.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count();
-        let topic_bytes = publish.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        // First byte, Remaining Length, topic length, topic.
-        1 + (continued + 1) + 2 + topic_bytes
-    });
-    Ok(EncodedPublish { bytes: bytes.into(), packet_id_at })
 }
 
 const DUP: u8 = 0b1000;

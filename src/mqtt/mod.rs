@@ -15,7 +15,7 @@ mod topic;
 mod version;
 
 pub use decode::{Decoded, Decoder, Side};
-pub use encode::{EncodeError, EncodedPublish, encode, encode_publish, encoded_len};
+pub use encode::{EncodeError, EncodedPublish, TopicAlias, encode, encode_publish, encoded_len};
 pub use error::Violation;
 pub use forwarded::{decode_forwarded, encode_forwarded};
 pub use packet::{

@@ -12,6 +12,7 @@ use super::rule::{ClientIdPattern, Effect, PayloadRule, Rule, RuleId, V3Refusal}
 use super::trial::{self, Trial};
 use super::who::Who;
 use super::{PATTERNS_PER_RULE_MAX, RULES_MAX};
+use crate::identity::Role;
 use crate::mqtt::QoS;
 use crate::source::{Fields, Problems};
 
@@ -127,6 +128,7 @@ fn read_rule(
         v3_refusal: fields.choice("v3_refusal", &V3_REFUSALS, problems).unwrap_or(v3_default),
     };
     check_sense(&rule, &fields, problems);
+    check_sys(&rule, &fields, problems);
     Some(rule)
 }
 
@@ -243,6 +245,20 @@ fn read_pattern(
         }
     }
     Some(pattern)
+}
+
+/// What no rule may permit: devices do not read what the broker says of itself.
+fn check_sys(rule: &Rule, fields: &Fields<'_>, problems: &mut Found) {
+    if rule.effect == Effect::Forbid || !rule.who.iter().any(|who| who.role() == Role::Device) {
+        return;
+    }
+    for (field, patterns) in [("subscribe", &rule.subscribe), ("receive", &rule.receive)] {
+        let is_sys = |pattern: &&Pattern| pattern.as_str().split('/').next() == Some("$SYS");
+        if let Some(pattern) = patterns.iter().find(is_sys) {
+            let problem = PolicyProblem::DeviceReadsSys(pattern.as_str().to_owned());
+            problems.push(fields.span_of(field).unwrap_or_default(), problem);
+        }
+    }
 }
 
 /// Fields that would look as if they did something.

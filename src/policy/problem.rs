@@ -86,6 +86,10 @@ pub enum PolicyProblem {
     #[error("`{0}` would permit clients to publish to the broker's own topics")]
     #[diagnostic(help("topics that begin with `$` are written by the broker only"))]
     PublishReserved(String),
+    /// A permission for devices to read what the broker says of itself.
+    #[error("`{0}` would permit devices to read what the broker says of itself")]
+    #[diagnostic(help("`$SYS` is for dashboards and operators: give it a rule of its own"))]
+    DeviceReadsSys(String),
     /// A test without a question.
     #[error("the test asks nothing, or more than one thing")]
     #[diagnostic(help("give it one of `publish`, `subscribe`, `receive`, or only a `client_id`"))]

@@ -201,6 +201,27 @@ fn c03_wildcards_do_not_reach_dollar_topics() {
 }
 
 #[test]
+fn no_rule_lets_devices_read_what_the_broker_says_of_itself() {
+    let rule = |effect: &str, who: &str, field: &str| {
+        format!("version=1\n[[{effect}]]\nid='a'\nwho=[{who}]\n{field}=['a', '$SYS/#']")
+    };
+    for field in ["subscribe", "receive"] {
+        for who in ["'device'", "'operator', 'device/press-*'"] {
+            let found = wrong(&rule("permit", who, field));
+            assert!(found.contains("would permit devices to read"), "{found}");
+            assert!(Policy::parse("policy.toml", &rule("forbid", who, field)).is_ok());
+        }
+        let others = rule("permit", "'operator', 'dashboard'", field);
+        assert!(Policy::parse("policy.toml", &others).is_ok());
+    }
+    // A pattern that takes its first level from the client cannot come to it either.
+    let text = "version=1\n[[permit]]\nid='a'\nwho=['device']\nclient_id='${device}'\n\
+                subscribe=['${client_id}/#','#','+/#']";
+    let rules = Policy::parse("policy.toml", text).unwrap();
+    assert_eq!(receive(&rules, "device/d", "$SYS/broker/uptime"), Err(Refusal::NoRule));
+}
+
+#[test]
 fn c01_a_wildcard_as_client_id_reaches_nothing() {
     let rules = policy(
         "[[permit]]\nid='a'\nwho=['device']\nclient_id='${device}:*'\n\

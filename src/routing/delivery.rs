@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Message;
 use crate::mqtt::{
-    EncodeError, EncodedPublish, PacketId, ProtocolVersion, Publish, QoS, encode_publish,
+    EncodeError, EncodedPublish, PacketId, ProtocolVersion, Publish, QoS, TopicFilter,
+    encode_publish,
 };
 use crate::time::Instant;
 
@@ -19,6 +20,8 @@ pub struct Delivery {
     pub retain: bool,
     /// Subscription Identifiers of the subscriptions that matched.
     pub identifiers: Vec<u32>,
+    /// The Shared Subscription that it is for, if it is for one.
+    pub group: Option<TopicFilter>,
 }
 
 impl Delivery {

@@ -11,6 +11,18 @@ use crate::mqtt::{PublishProperties, QoS, TopicName};
 use crate::schema::Outcome;
 use crate::time::Instant;
 
+/// What the log holds of a message.
+pub(crate) struct FoundMessage {
+    pub(crate) index: u64,
+    pub(crate) topic: TopicName,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) author: Option<SessionKey>,
+    pub(crate) received_at: Instant,
+    pub(crate) payload: Bytes,
+    pub(crate) properties: PublishProperties,
+}
+
 /// A recorded message, shared by everything that has yet to deliver it.
 #[derive(Debug)]
 pub struct Message {
@@ -65,6 +77,48 @@ impl Message {
         })
     }
 
+    /// A message that was read back from the log, whose bounds it passed when it came.
+    pub(crate) fn recovered(found: FoundMessage, expiry_seconds_max: u32) -> Arc<Self> {
+        let FoundMessage { index, topic, qos, retain, author, received_at, payload, properties } =
+            found;
+        let kept_seconds =
+            properties.message_expiry_seconds.unwrap_or(u32::MAX).min(expiry_seconds_max);
+        let expires_at = received_at.after(Duration::from_secs(kept_seconds.into()));
+        Arc::new(Self {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+            author,
+            received_at,
+            expires_at,
+            index,
+        })
+    }
+
+    /// A message that the broker itself makes: a figure below `$SYS/`, retained, of QoS 0. `None`
+    /// for any other topic.
+    ///
+    /// The one message without proof of what came before it, because nothing did: no client sent
+    /// it, so there is no author, no decision and no entry. It can be taken for no client's: none
+    /// may publish below `$`. `tests/architecture.rs` counts who calls this.
+    pub fn of_broker(topic: TopicName, payload: Bytes, made_at: Instant) -> Option<Arc<Self>> {
+        topic.as_str().starts_with("$SYS/").then(|| {
+            Arc::new(Self {
+                topic,
+                payload,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                properties: PublishProperties::default(),
+                author: None,
+                received_at: made_at,
+                expires_at: made_at.after(Duration::MAX),
+                index: 0,
+            })
+        })
+    }
+
     /// Its topic.
     pub fn topic(&self) -> &TopicName {
         &self.topic
@@ -73,6 +127,16 @@ impl Message {
     /// Its payload.
     pub fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// The properties that go with it, as published.
+    pub fn properties(&self) -> &PublishProperties {
+        &self.properties
+    }
+
+    /// When it came.
+    pub fn received_at(&self) -> Instant {
+        self.received_at
     }
 
     /// QoS it was published with.
@@ -90,7 +154,8 @@ impl Message {
         self.author
     }
 
-    /// Index of its entry in the log.
+    /// Index of its entry in the log; 0, which is the log's own beginning, for a message of the
+    /// broker.
     pub fn index(&self) -> u64 {
         self.index
     }

@@ -10,6 +10,7 @@ mod retained;
 mod tree;
 
 pub use delivery::{Delivery, EncodedCopies};
+pub(crate) use message::FoundMessage;
 pub use message::{Message, kept_bytes};
 pub use retained::{Retained, Scan};
 pub use tree::{Eligibility, Interest, SessionKey, Subscription, SubscriptionTree};

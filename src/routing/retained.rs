@@ -48,9 +48,19 @@ impl Retained {
         self.messages.get(topic).filter(|message| !message.is_outlived(now))
     }
 
+    /// The retained message of `topic`, whatever its time, for whoever rebuilds the past.
+    pub(crate) fn stored(&self, topic: &TopicName) -> Option<&Arc<Message>> {
+        self.messages.get(topic)
+    }
+
+    /// All of them, in the order of their topics.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.messages.values()
+    }
+
     /// Looks for the first topic behind `after` that `filter` matches, at no more than `steps`
-    /// topics.
-    pub fn scan(&self, filter: &TopicFilter, after: Option<&TopicName>, steps: usize) -> Scan {
+    /// topics; takes those that it looked at off `steps`.
+    pub fn scan(&self, filter: &TopicFilter, after: Option<&TopicName>, steps: &mut usize) -> Scan {
         let text = filter.as_str();
         let literal = text.split(['+', '#']).next().unwrap_or_default();
         // `a/#` also matches `a` itself, which sorts before `a/`. [MQTT-4.7.1-2]
@@ -60,16 +70,15 @@ impl Retained {
             (None, Ok(literal)) => Bound::Included(literal),
             (None, Err(_)) => Bound::Unbounded,
         };
-        for (step, topic) in
-            self.messages.range((start, Bound::Unbounded)).map(|(topic, _)| topic).enumerate()
-        {
+        for (topic, _) in self.messages.range((start, Bound::Unbounded)) {
+            *steps = steps.saturating_sub(1);
             if !topic.as_str().starts_with(literal) {
                 return Scan::End;
             }
             if filter.matches(topic) {
                 return Scan::Found(topic.clone());
             }
-            if step + 1 >= steps {
+            if *steps == 0 {
                 return Scan::More(topic.clone());
             }
         }
@@ -102,6 +111,11 @@ impl Retained {
         let messages = self.messages.len() + usize::from(replaced.is_none());
         let total = (self.bytes + bytes).saturating_sub(replaced.unwrap_or(0));
         messages as u64 <= u64::from(messages_max) && total as u64 <= bytes_max
+    }
+
+    /// Bytes of all, as [`Message::queue_bytes`] counts them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 
     /// Number of messages.

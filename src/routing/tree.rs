@@ -40,7 +40,7 @@ pub struct Interest {
 pub enum Eligibility {
     /// It may not read the topic.
     Never,
-    /// It is away or congested: the message would wait in its queue.
+    /// It is away or congested, or its send window is full: the message would wait in its queue.
     Later,
     /// It is connected and has room.
     Now,
@@ -51,6 +51,7 @@ pub enum Eligibility {
 pub struct SubscriptionTree {
     root: Node,
     len: usize,
+    shared_len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +71,8 @@ struct Subscribers {
 /// The members of one Shared Subscription, and whose turn it is.
 #[derive(Debug)]
 struct Group {
-    name: ShareName,
+    /// With its Share Name.
+    filter: TopicFilter,
     members: Vec<Interest>,
     turn: usize,
 }
@@ -87,7 +89,7 @@ impl SubscriptionTree {
         let subscribers = self.root.place(filter);
         let members = match filter.share() {
             None => &mut subscribers.each,
-            Some(name) => subscribers.group(name),
+            Some(name) => subscribers.group(name, filter),
         };
         let interest = Interest { session, subscription };
         if let Some(known) = members.iter_mut().find(|known| known.session == session) {
@@ -96,6 +98,7 @@ impl SubscriptionTree {
         }
         members.push(interest);
         self.len += 1;
+        self.shared_len += usize::from(filter.share().is_some());
         true
     }
 
@@ -104,20 +107,45 @@ impl SubscriptionTree {
         let levels: Vec<&str> = filter.levels().collect();
         let removed = self.root.remove(&levels, filter.share(), session);
         self.len -= usize::from(removed);
+        self.shared_len -= usize::from(removed && filter.share().is_some());
         removed
     }
 
-    /// Appends to `out` everybody who is to receive a message on `topic`: each subscriber once per
-    /// matching subscription, and of each shared subscription the one whose turn it is among those
-    /// that `eligibility` puts highest. [MQTT-4.8.2-4]
+    /// Appends to `out` who is to receive a message on `topic` for subscriptions of its own, once
+    /// for each of them, and to `shared` every Shared Subscription that matches.
     pub fn interested(
-        &mut self,
+        &self,
         topic: &TopicName,
-        eligibility: &dyn Fn(SessionKey) -> Eligibility,
         out: &mut Vec<Interest>,
+        shared: &mut Vec<TopicFilter>,
     ) {
         let wildcards = !topic.is_dollar();
-        self.root.collect(topic.as_str(), wildcards, eligibility, out);
+        self.root.collect(topic.as_str(), wildcards, &mut |subscribers| {
+            out.extend_from_slice(&subscribers.each);
+            shared.extend(subscribers.groups.iter().map(|group| group.filter.clone()));
+        });
+    }
+
+    /// Chooses who receives a message of the Shared Subscription `group`: the one whose turn it is
+    /// among those that `eligibility` puts highest. [MQTT-4.8.2-4]
+    pub fn choose(
+        &mut self,
+        group: &TopicFilter,
+        eligibility: &dyn Fn(SessionKey) -> Eligibility,
+    ) -> Option<Interest> {
+        let subscribers = self.root.find(group)?;
+        let group = subscribers.groups.iter_mut().find(|known| known.filter == *group)?;
+        group.pick(eligibility)
+    }
+
+    /// How many of them are to Shared Subscriptions.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
+    }
+
+    /// Whether there is a filter whose first level is `level`, literally.
+    pub fn is_wanted(&self, level: &str) -> bool {
+        self.root.children.contains_key(level)
     }
 
     /// Number of subscriptions.
@@ -169,31 +197,38 @@ impl Node {
         }
     }
 
-    /// Collects the subscribers below this node for the levels left in `rest`. `wildcards` is
+    /// Where the subscribers of `filter` stand, if there are any.
+    fn find(&mut self, filter: &TopicFilter) -> Option<&mut Subscribers> {
+        let mut node = self;
+        for level in filter.levels() {
+            node = match level {
+                "#" => return Some(&mut node.multi),
+                "+" => node.single.as_mut()?,
+                level => node.children.get_mut(level)?,
+            };
+        }
+        Some(&mut node.exact)
+    }
+
+    /// Shows `visit` the subscribers below this node for the levels left in `rest`. `wildcards` is
     /// false in the first level of a `$` topic. [MQTT-4.7.2-1]
-    fn collect(
-        &mut self,
-        rest: &str,
-        wildcards: bool,
-        eligibility: &dyn Fn(SessionKey) -> Eligibility,
-        out: &mut Vec<Interest>,
-    ) {
+    fn collect(&self, rest: &str, wildcards: bool, visit: &mut dyn FnMut(&Subscribers)) {
         if wildcards {
-            self.multi.collect(eligibility, out);
+            visit(&self.multi);
         }
         let (level, rest) = match rest.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        let literal = self.children.get_mut(level);
-        let single = self.single.as_deref_mut().filter(|_| wildcards);
+        let literal = self.children.get(level);
+        let single = self.single.as_deref().filter(|_| wildcards);
         for node in literal.into_iter().chain(single) {
             match rest {
-                Some(rest) => node.collect(rest, true, eligibility, out),
+                Some(rest) => node.collect(rest, true, visit),
                 None => {
-                    node.exact.collect(eligibility, out);
+                    visit(&node.exact);
                     // `a/#` matches `a` too.
-                    node.multi.collect(eligibility, out);
+                    visit(&node.multi);
                 }
             }
         }
@@ -208,10 +243,10 @@ impl Node {
 }
 
 impl Subscribers {
-    fn group(&mut self, name: &ShareName) -> &mut Vec<Interest> {
-        let at = self.groups.iter().position(|group| group.name == *name);
+    fn group(&mut self, name: &ShareName, filter: &TopicFilter) -> &mut Vec<Interest> {
+        let at = self.groups.iter().position(|group| group.filter.share() == Some(name));
         let at = at.unwrap_or_else(|| {
-            self.groups.push(Group { name: name.clone(), members: Vec::new(), turn: 0 });
+            self.groups.push(Group { filter: filter.clone(), members: Vec::new(), turn: 0 });
             self.groups.len() - 1
         });
         // The position was found or made in the lines above.
@@ -224,25 +259,18 @@ impl Subscribers {
     fn remove(&mut self, share: Option<&ShareName>, session: SessionKey) -> bool {
         let members = match share {
             None => &mut self.each,
-            Some(name) => match self.groups.iter_mut().find(|group| group.name == *name) {
-                Some(group) => &mut group.members,
-                None => return false,
-            },
+            Some(name) => {
+                match self.groups.iter_mut().find(|group| group.filter.share() == Some(name)) {
+                    Some(group) => &mut group.members,
+                    None => return false,
+                }
+            }
         };
         let before = members.len();
         members.retain(|member| member.session != session);
         let removed = members.len() < before;
         self.groups.retain(|group| !group.members.is_empty());
         removed
-    }
-
-    fn collect(
-        &mut self,
-        eligibility: &dyn Fn(SessionKey) -> Eligibility,
-        out: &mut Vec<Interest>,
-    ) {
-        out.extend_from_slice(&self.each);
-        out.extend(self.groups.iter_mut().filter_map(|group| group.pick(eligibility)));
     }
 
     fn is_empty(&self) -> bool {
@@ -286,9 +314,10 @@ mod tests {
     };
 
     fn matching(tree: &mut SubscriptionTree, topic: &str) -> Vec<u64> {
-        let mut out = Vec::new();
+        let (mut out, mut shared) = (Vec::new(), Vec::new());
         let topic = TopicName::parse(topic).unwrap();
-        tree.interested(&topic, &|_| Eligibility::Now, &mut out);
+        tree.interested(&topic, &mut out, &mut shared);
+        out.extend(shared.iter().filter_map(|group| tree.choose(group, &|_| Eligibility::Now)));
         let mut sessions: Vec<u64> = out.iter().map(|interest| interest.session.0).collect();
         sessions.sort_unstable();
         sessions
@@ -356,18 +385,13 @@ mod tests {
         let turns: Vec<u64> = (0..4).flat_map(|_| matching(&mut tree, "a/b")).collect();
         assert_eq!(turns, [0, 1, 2, 0]);
 
-        let topic = TopicName::parse("a/b").unwrap();
         let rank = |session: SessionKey| match session.0 {
             0 => Eligibility::Never,
             1 => Eligibility::Later,
             _ => Eligibility::Now,
         };
-        let mut out = Vec::new();
-        tree.interested(&topic, &rank, &mut out);
-        assert_eq!(out[0].session, SessionKey(2));
-        out.clear();
-        tree.interested(&topic, &|_| Eligibility::Never, &mut out);
-        assert_eq!(out, []);
+        assert_eq!(tree.choose(&filter, &rank).unwrap().session, SessionKey(2));
+        assert_eq!(tree.choose(&filter, &|_| Eligibility::Never), None);
     }
 
     #[test]

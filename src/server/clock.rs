@@ -10,6 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::time::{Instant, Now, UnixNanos};
 
+/// The instant at which a clock begins, some 36 years after [`Instant::ZERO`]: what the log tells of
+/// happened before, and has instants too.
+const BEGIN: Instant = Instant::from_nanos(1 << 60);
+
 /// Both clocks of the machine, counted from the start of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -19,7 +23,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock whose [`Instant::ZERO`] is now.
+    /// A clock that begins now.
     pub fn start() -> Self {
         Self { begin: std::time::Instant::now(), unix_at_begin: None }
     }
@@ -35,14 +39,14 @@ impl Clock {
         let instant = self.instant();
         let nanos = match self.unix_at_begin {
             None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos(),
-            Some(begin) => u128::from(begin.as_nanos()) + u128::from(instant.as_nanos()),
+            Some(begin) => u128::from(begin.as_nanos()) + instant.since(BEGIN).as_nanos(),
         };
         Now { instant, unix: UnixNanos::new(u64::try_from(nanos).unwrap_or(u64::MAX)) }
     }
 
     /// Samples the monotonic clock alone.
     pub fn instant(&self) -> Instant {
-        Instant::ZERO.after(self.begin.elapsed())
+        BEGIN.after(self.begin.elapsed())
     }
 
     /// `instant` as the runtime's timers know it. Instants beyond a year from the start count as
@@ -50,7 +54,7 @@ impl Clock {
     /// own bounds.
     pub fn deadline(&self, instant: Instant) -> tokio::time::Instant {
         const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
-        let since = instant.since(Instant::ZERO).min(YEAR);
+        let since = instant.since(BEGIN).min(YEAR);
         tokio::time::Instant::from_std(self.begin + since)
     }
 }

@@ -181,6 +181,7 @@ fn add(all: &mut Counters, one: Counters) {
         sessions_live,
         subscriptions_live,
         retained_live,
+        traffic,
         publish_to_ack,
     } = one;
     all.connects += connects;
@@ -208,6 +209,7 @@ fn add(all: &mut Counters, one: Counters) {
             None => all.refusals.push((refusal, count)),
         }
     }
+    all.traffic.add(&traffic);
     add_histogram(&mut all.publish_to_ack, &publish_to_ack);
 }
 

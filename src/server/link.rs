@@ -99,7 +99,9 @@ impl Link {
         let version = self.version.get().unwrap_or(ProtocolVersion::V3_1_1);
         let mut out = self.out.borrow_mut();
         local.provide_buffer(&mut out.bytes);
+        let before = out.bytes.len();
         let result = encode(packet, version, &mut out.bytes);
+        local.count(0, out.bytes.len().saturating_sub(before));
         out.failed |= result.is_err() || out.bytes.len() > local.bounds.out_bytes_max;
         drop(out);
         self.notify();
@@ -118,7 +120,9 @@ impl Link {
         local.provide_buffer(&mut out.bytes);
         let before = out.bytes.len();
         publish.write_to(dup, packet_id, &mut out.bytes);
-        out.deliver_bytes += out.bytes.len().saturating_sub(before);
+        let written = out.bytes.len().saturating_sub(before);
+        out.deliver_bytes += written;
+        local.count(0, written);
         out.failed |= out.bytes.len() > local.bounds.out_bytes_max;
         drop(out);
         self.notify();
@@ -148,6 +152,8 @@ pub(super) struct Local {
     pub(super) plain: RefCell<Vec<u8>>,
     inputs: RefCell<VecDeque<Input>>,
     input_bytes: Cell<usize>,
+    /// Bytes of Control Packets since the start: received, sent.
+    carried: Cell<(u64, u64)>,
     backlogged: Cell<bool>,
     shard: RefCell<Option<Waker>>,
     stalled: RefCell<Vec<Rc<Link>>>,
@@ -163,6 +169,7 @@ impl Local {
             plain: RefCell::default(),
             inputs: RefCell::default(),
             input_bytes: Cell::new(0),
+            carried: Cell::default(),
             backlogged: Cell::new(false),
             shard: RefCell::default(),
             stalled: RefCell::default(),
@@ -175,12 +182,23 @@ impl Local {
     /// read for it.
     pub(super) fn push(&self, input: Input, bytes: usize) {
         self.input_bytes.set(self.input_bytes.get().saturating_add(bytes));
+        self.count(bytes, 0);
         let mut inputs = self.inputs.borrow_mut();
         inputs.push_back(input);
         if inputs.len() == 1 {
             drop(inputs);
             self.wake_shard();
         }
+    }
+
+    fn count(&self, received: usize, sent: usize) {
+        let (all_received, all_sent) = self.carried.get();
+        self.carried.set((all_received + received as u64, all_sent + sent as u64));
+    }
+
+    /// Bytes of Control Packets since the start: received, sent.
+    pub(super) fn carried(&self) -> (u64, u64) {
+        self.carried.get()
     }
 
     /// Everything that was queued.

@@ -218,6 +218,8 @@ impl Shard {
         }
         self.permits.clear();
         if self.broker.poll_timeout().is_some_and(|at| at <= now.instant) {
+            let (received_bytes, sent_bytes) = self.local.carried();
+            self.broker.handle(now, Input::Carried { received_bytes, sent_bytes });
             self.broker.handle_timeout(now);
         }
         self.broker.finish_round(now);

@@ -63,6 +63,7 @@ pub(super) fn make_broker() -> MakeBroker {
             .unwrap(),
         ),
         limits: LimitsConfig::default(),
+        about: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],
     };

@@ -31,6 +31,11 @@ impl Inbound {
         self.unreleased.remove(&id)
     }
 
+    /// The identifiers in use, in order.
+    pub fn iter(&self) -> impl Iterator<Item = PacketId> {
+        self.unreleased.iter().copied()
+    }
+
     /// Number of identifiers in use.
     pub fn len(&self) -> usize {
         self.unreleased.len()

@@ -120,6 +120,51 @@ impl<D> Outbound<D> {
         Ok(())
     }
 
+    /// As [`Self::enqueue`], but before the first message that `goes_behind` names.
+    pub fn insert(
+        &mut self,
+        delivery: D,
+        qos: QoS,
+        bytes: usize,
+        (messages_max, bytes_max): (u32, u64),
+        goes_behind: impl Fn(&D) -> bool,
+    ) -> Result<(), QueueFull> {
+        self.enqueue(delivery, qos, bytes, messages_max, bytes_max)?;
+        let mut at = self.queue.len().saturating_sub(1);
+        while let Some(before) = at.checked_sub(1)
+            && self.queue.get(before).is_some_and(|queued| goes_behind(&queued.delivery))
+        {
+            self.queue.swap(before, at);
+            at = before;
+        }
+        Ok(())
+    }
+
+    /// Takes every queued message that `leaves` names out of the queue.
+    pub fn take_queued(&mut self, mut leaves: impl FnMut(&D) -> bool) -> Vec<D> {
+        let mut taken = Vec::new();
+        for queued in std::mem::take(&mut self.queue) {
+            if leaves(&queued.delivery) {
+                self.queue_bytes -= queued.bytes;
+                taken.push(queued.delivery);
+            } else {
+                self.queue.push_back(queued);
+            }
+        }
+        taken
+    }
+
+    /// Takes the first queued message that `is_it` names, and drops those before it.
+    pub fn take_up_to(&mut self, is_it: impl Fn(&D) -> bool) -> Option<D> {
+        let at = self.queue.iter().position(|queued| is_it(&queued.delivery))?;
+        let mut last = None;
+        for queued in self.queue.drain(..=at) {
+            self.queue_bytes -= queued.bytes;
+            last = Some(queued.delivery);
+        }
+        last
+    }
+
     /// Whether the next queued message may leave now.
     pub fn is_ready(&self) -> bool {
         self.queue.front().is_some_and(|queued| queued.qos == QoS::AtMostOnce || self.has_room())
@@ -143,6 +188,50 @@ impl<D> Outbound<D> {
     /// Whether nothing waits to be acknowledged.
     pub fn is_window_empty(&self) -> bool {
         self.window.is_empty()
+    }
+
+    /// Whether the sent message with this identifier waits for PUBREC.
+    pub fn awaits_receipt(&self, id: PacketId) -> bool {
+        let is_it = |sent: &Sent<D>| sent.id == id && matches!(sent.awaiting, Awaiting::Receipt(_));
+        self.window.iter().any(is_it)
+    }
+
+    /// Puts back a message that was sent in an earlier life, under the identifier it had then;
+    /// without the message, PUBREC has come for it.
+    pub fn restore(&mut self, id: PacketId, message: Option<(D, QoS, usize)>) {
+        let (awaiting, bytes) = match message {
+            Some((delivery, QoS::ExactlyOnce, bytes)) => (Awaiting::Receipt(delivery), bytes),
+            Some((delivery, _, bytes)) => (Awaiting::Acknowledgement(delivery), bytes),
+            None => (Awaiting::Completion, 0),
+        };
+        self.window.push_back(Sent { id, awaiting, bytes });
+        self.window_bytes += bytes;
+        self.last_id = Some(id);
+    }
+
+    /// The identifier that was given last.
+    pub fn last_id(&self) -> Option<PacketId> {
+        self.last_id
+    }
+
+    /// Goes on counting identifiers behind `id`.
+    pub fn restore_last_id(&mut self, id: PacketId) {
+        self.last_id = Some(id);
+    }
+
+    /// What is queued, in order.
+    pub fn queue(&self) -> impl DoubleEndedIterator<Item = &D> {
+        self.queue.iter().map(|queued| &queued.delivery)
+    }
+
+    /// What was sent and is not done, in order; without the message where PUBREC has come.
+    pub fn window(&self) -> impl Iterator<Item = (PacketId, Option<&D>)> {
+        self.window.iter().map(|sent| match &sent.awaiting {
+            Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) => {
+                (sent.id, Some(delivery))
+            }
+            Awaiting::Completion => (sent.id, None),
+        })
     }
 
     /// Messages that are queued; bytes of those, and of what was sent and may be sent again.

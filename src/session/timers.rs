@@ -26,6 +26,8 @@ pub enum Timer<C, S> {
     RetainedWalk(S),
     /// When retained messages are looked through for expired ones.
     RetainedExpiry,
+    /// When the broker publishes what it says of itself.
+    SysDue,
 }
 
 /// Timers by time, each set at most once, so that there are never more than a few for each

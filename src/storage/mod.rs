@@ -5,6 +5,7 @@
 //! DIR/segments/00000000.seg …   batches of records: see [`segment`]
 //! DIR/checkpoint                the newest signed tree head, a C2SP signed note
 //! DIR/history                   every signed tree head: see [`checkpoint_store`]
+//! DIR/state/                    snapshots of sessions: see [`snapshot`]
 //! DIR/index/                    sled, rebuilt from the segments whenever in doubt
 //! ```
 //!
@@ -25,6 +26,7 @@ mod record;
 pub mod recovery;
 mod scan;
 pub mod segment;
+pub mod snapshot;
 pub mod verify;
 pub mod writer;
 
@@ -36,5 +38,6 @@ pub use log::{Log, LogOptions, Place};
 pub use query::{Order, Outcome, Query};
 pub use reader::{Entry, Reader, Until};
 pub use recovery::{Recovered, Recovery};
+pub use snapshot::{SnapshotFault, SnapshotPlace, Snapshots};
 pub use verify::{VerifyFault, VerifyReport, verify};
 pub use writer::{Writer, WriterHooks, WriterOptions, WriterStats};

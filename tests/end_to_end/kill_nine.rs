@@ -26,10 +26,10 @@ const KILL_WITHIN_MICROS: u64 = 400_000;
 const COVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// xorshift64*: good enough to pick a moment.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -37,7 +37,7 @@ impl Random {
     }
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("AVOW_SEED").ok().map(|text| text.parse().expect("a number"));
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     given.unwrap_or_else(now) | 1

@@ -22,6 +22,8 @@ mod raw;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod tampering;

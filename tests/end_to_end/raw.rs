@@ -230,7 +230,7 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn text(body: &mut Vec<u8>, text: &str) {
+pub(crate) fn text(body: &mut Vec<u8>, text: &str) {
     body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
     body.extend(text.as_bytes());
 }

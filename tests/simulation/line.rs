@@ -83,6 +83,7 @@ impl Plant {
             policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
             schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
             limits: generous(),
+            about: Default::default(),
             config_sha256: [0; 32],
             seed: bytes,
         };

@@ -9,6 +9,8 @@ mod disk;
 #[cfg(test)]
 mod line;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod tamper;
 #[cfg(test)]
 mod threads;

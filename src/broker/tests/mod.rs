@@ -1,6 +1,7 @@
 //! The core, driven by hand: every input at a time of our choosing, every output looked at.
 
 mod deliveries;
+mod flow;
 mod line;
 mod sessions;
 mod wills;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
-use crate::evidence::{Batch, BatchId, Synced};
+use crate::evidence::{Batch, BatchId, RecordKind, Synced};
 use crate::limits::LimitsConfig;
 use crate::mqtt::{
     Ack, Connect, ConnectProperties, Decoded, Decoder, Disconnect, DisconnectProperties, PacketId,
@@ -22,6 +23,14 @@ use crate::mqtt::{
 };
 use crate::session::Bounds;
 use crate::time::UnixNanos;
+
+/// One record as it was handed to the writer.
+pub(super) struct Logged {
+    pub(super) kind: RecordKind,
+    pub(super) index: u64,
+    pub(super) head: Vec<u8>,
+    pub(super) body: Option<crate::evidence::Body>,
+}
 
 /// A broker, and what came out of it.
 pub(super) struct Rig {
@@ -32,6 +41,8 @@ pub(super) struct Rig {
     /// Of every record that has one, from the beginning.
     pub(super) bodies: Vec<crate::evidence::Body>,
     batches: Vec<(BatchId, usize)>,
+    /// Every record that is on disk, or on its way.
+    pub(super) log: Vec<Logged>,
     next_connection: u64,
     sent: BTreeMap<ConnectionId, Vec<Packet>>,
     versions: BTreeMap<ConnectionId, ProtocolVersion>,
@@ -48,8 +59,11 @@ impl Rig {
     }
 
     pub(super) fn with(bounds: Bounds, limits: LimitsConfig) -> Self {
+        Self::of(Settings { bounds, limits, ..super::testing::settings() })
+    }
+
+    pub(super) fn of(settings: Settings) -> Self {
         let now = Now { instant: Instant::ZERO, unix: UnixNanos::from_seconds(1_000_000) };
-        let settings = Settings { bounds, limits, ..super::testing::settings() };
         let mut rig = Self {
             broker: Broker::new(settings, now),
             now,
@@ -57,6 +71,7 @@ impl Rig {
             entries: Vec::new(),
             bodies: Vec::new(),
             batches: Vec::new(),
+            log: Vec::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -67,6 +82,14 @@ impl Rig {
         };
         rig.sync();
         rig
+    }
+
+    /// Begins anew at `now`, with nothing recorded before.
+    pub(super) fn restart_at(&mut self, now: Now) {
+        self.broker = Broker::new(self.broker.settings.clone(), now);
+        self.now = now;
+        (self.log, self.batches, self.entries) = Default::default();
+        self.sync();
     }
 
     /// Lets one input happen; nothing is synced yet.
@@ -127,8 +150,11 @@ impl Rig {
                 }
             }
             Output::Sequence { id, batch } => {
+                let before = self.log.len();
                 self.note(&batch);
-                self.batches.push((id, batch.len()));
+                let new = self.log.get(before..).unwrap_or_default();
+                let entries = new.iter().filter(|record| record.kind == RecordKind::Entry).count();
+                self.batches.push((id, entries));
                 self.waiting.push_back(id);
             }
             Output::Close { connection } => self.closed.push(connection),
@@ -141,6 +167,19 @@ impl Rig {
 
     fn note(&mut self, batch: &Batch) {
         for record in batch.iter() {
+            let before = self
+                .log
+                .last()
+                .map_or(0, |last| last.index + u64::from(last.kind == RecordKind::Entry));
+            self.log.push(Logged {
+                kind: record.kind,
+                index: before,
+                head: record.head.to_vec(),
+                body: record.body.cloned(),
+            });
+            if record.kind == RecordKind::State {
+                continue;
+            }
             let entry: Value = serde_json::from_slice(record.head).unwrap();
             if let Some(body) = record.body {
                 use base64::Engine as _;

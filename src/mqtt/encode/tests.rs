@@ -1,5 +1,7 @@
 //! The bytes of each form; the round trips stand in `tests/conformance/`.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, ConnectProperties, PublishProperties,

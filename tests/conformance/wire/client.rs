@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -27,12 +28,17 @@ pub(super) struct Client {
 impl Client {
     /// Shakes hands as the device `name`; sends nothing.
     pub(super) fn open(site: &Site, name: &str, version: Version) -> Self {
+        Self::open_with(site, site.tls(name), version)
+    }
+
+    /// Shakes hands with this TLS; sends nothing.
+    pub(super) fn open_with(site: &Site, tls: Arc<rustls::ClientConfig>, version: Version) -> Self {
         let socket = TcpStream::connect_timeout(&site.address(), ANSWER_WITHIN).unwrap();
         socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
         socket.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();
         socket.set_nodelay(true).unwrap();
         let host = ServerName::try_from("localhost").unwrap();
-        let tls = ClientConnection::new(site.tls(name), host).unwrap();
+        let tls = ClientConnection::new(tls, host).unwrap();
         Self { stream: StreamOwned::new(tls, socket), version }
     }
 

@@ -11,6 +11,7 @@ mod flow;
 mod malformed;
 mod publish;
 mod qos;
+mod server;
 mod session;
 mod site;
 mod subscribe;

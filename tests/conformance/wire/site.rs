@@ -2,12 +2,13 @@
 //! asks for a certificate, over a log on a disk.
 //!
 //! Its policy lets every device do everything under any Client Identifier, except below
-//! `t/forbidden/`: what is tried here is the protocol, not the policy.
+//! `t/forbidden/`, and dashboards read `t/` and `$SYS`: what is tried here is the protocol, not the
+//! policy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use avow::broker::{Backlog, Broker, Settings};
+use avow::broker::{About, Backlog, Broker, Settings};
 use avow::evidence::{LogKey, RecordKind};
 use avow::identity::authority::{Authority, Credential, create_root};
 use avow::identity::profile::Profiles;
@@ -43,6 +44,12 @@ retain = true
 clear_retained = true
 schema = "none"
 
+[[permit]]
+id = "dashboards"
+who = ["dashboard"]
+client_id = "*"
+subscribe = ["$SYS/#", "t/#"]
+
 [[forbid]]
 id = "but-this"
 who = ["device"]
@@ -69,6 +76,11 @@ impl Site {
 
     /// With bounds that `change` has changed.
     pub(crate) fn with(change: impl FnOnce(&mut Bounds)) -> Self {
+        Self::about(About { sys_interval_seconds: 0, ..About::default() }, change)
+    }
+
+    /// With bounds that `change` has changed, and with what the broker says of itself.
+    pub(crate) fn about(about: About, change: impl FnOnce(&mut Bounds)) -> Self {
         let mut bounds = Bounds { keep_alive_seconds_min: 1, ..Bounds::default() };
         change(&mut bounds);
         let log = tempfile::Builder::new().prefix("avow-wire-").tempdir().unwrap();
@@ -97,7 +109,7 @@ impl Site {
             address_limiter: AddressLimiter::new(&limits),
             shards: 1,
             bounds: avow::server::Bounds::default(),
-            broker: make_broker(bounds, limits),
+            broker: make_broker(bounds, limits, about),
             writer: writer(log.path().to_owned()),
             clock,
             metrics: None,
@@ -115,7 +127,12 @@ impl Site {
 
     /// TLS of the device `name`, with a certificate of its own.
     pub(super) fn tls(&self, name: &str) -> Arc<rustls::ClientConfig> {
-        let profile = self.profiles.client(Role::Device);
+        self.tls_of(Role::Device, name)
+    }
+
+    /// TLS of `name` in this role, with a certificate of its own.
+    pub(super) fn tls_of(&self, role: Role, name: &str) -> Arc<rustls::ClientConfig> {
+        let profile = self.profiles.client(role);
         let device = self.authority.issue_client(profile, TRUST_DOMAIN, name, self.now).unwrap();
         let (root, _) = pem(&self.root);
         let (chain, key) = pem(&device);
@@ -169,7 +186,7 @@ fn limits() -> LimitsConfig {
     limits
 }
 
-fn make_broker(bounds: Bounds, limits: LimitsConfig) -> avow::server::MakeBroker {
+fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::server::MakeBroker {
     let read = |_: &str| -> std::io::Result<String> { Ok(String::new()) };
     let settings = Settings {
         node: "wire".into(),
@@ -179,6 +196,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig) -> avow::server::MakeBroker
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1\n", read).unwrap()),
         limits,
+        about,
         config_sha256: [1; 32],
         seed: [7; 32],
     };

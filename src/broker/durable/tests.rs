@@ -1,0 +1,310 @@
+//! Replay against the running broker: after any history that is on disk, both are the same; and a
+//! replay that goes on from an image is the one that read everything.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+
+use super::change::Change;
+use super::image::image;
+use super::recovering::Recovering;
+use super::{LogRecord, Replay};
+use crate::broker::tests::{Logged, Rig, ack, disconnect, lasting, message, will};
+use crate::broker::{Broker, ConnectionId, Map, testing};
+use crate::limits::LimitsConfig;
+use crate::mqtt::{
+    Packet, PacketId, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions, Unsubscribe,
+};
+use crate::session::Bounds;
+use crate::time::{Instant, Now, UnixNanos};
+
+const V5: ProtocolVersion = ProtocolVersion::V5;
+const NAMES: [&str; 5] = ["device/a", "device/c", "dashboard/x", "dashboard/y", "dashboard/z"];
+const FILTERS: [&str; 5] = [
+    "plant/#",
+    "plant/a/sealed/+",
+    "$share/g/plant/+/sealed/#",
+    "$share/h/plant/a/#",
+    "plant/c/sealed/1",
+];
+
+fn base() -> Now {
+    Now { instant: Instant::from_nanos(1 << 60), unix: UnixNanos::from_seconds(1_000_000) }
+}
+
+fn generous() -> LimitsConfig {
+    let mut limits = LimitsConfig::default();
+    limits.default.messages_per_second = 1_000_000;
+    limits.default.messages_burst = 1_000_000;
+    limits.default.subscribes_per_second = 1_000_000;
+    limits.default.subscribes_burst = 1_000_000;
+    limits
+}
+
+fn apply(replay: &mut Replay, records: &[Logged]) {
+    for record in records {
+        let body = record.body.as_ref().map(|body| (&body.payload[..], &body.properties[..]));
+        let (kind, index, head) = (record.kind, record.index, &record.head[..]);
+        replay.apply(LogRecord { kind, index, head, body }).unwrap();
+    }
+}
+
+fn empty(bounds: Bounds) -> Replay {
+    let settings = testing::settings();
+    Replay::new(crate::broker::Settings { bounds, limits: generous(), ..settings }, base())
+}
+
+/// What of a broker must survive, less what only a replay knows.
+fn state(broker: &Broker) -> Vec<String> {
+    let bounds = Bounds::default();
+    let recovering = Recovering::new(base(), bounds, crate::broker::Backlog::default());
+    let mut changes = Vec::new();
+    image(broker, &recovering, &mut |change| match change {
+        // Identifiers of copies that were never sent are no state.
+        Change::Position { .. } | Change::LastId { .. } => {}
+        change => changes.push(format!("{change:?}")),
+    });
+    changes
+}
+
+type Record = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>);
+
+fn image_bytes(replay: &Replay) -> Vec<Record> {
+    let mut records = Vec::new();
+    replay.image(&mut |head, body| {
+        let body = body.map(|(payload, properties)| (payload.to_vec(), properties.to_vec()));
+        records.push((head.to_vec(), body));
+    });
+    records
+}
+
+/// Clients that do what they like, from a seed.
+struct History {
+    rig: Rig,
+    random: ChaCha12Rng,
+    clients: Map<usize, ConnectionId>,
+    next_id: u16,
+}
+
+impl History {
+    fn new(seed: u64, bounds: Bounds) -> Self {
+        let mut rig = Rig::with(bounds, generous());
+        rig.restart_at(base());
+        let random = ChaCha12Rng::seed_from_u64(seed);
+        Self { rig, random, clients: Map::default(), next_id: 0 }
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.random.next_u32() % bound
+    }
+
+    fn step(&mut self) {
+        let who = self.below(NAMES.len() as u32) as usize;
+        let Some(id) = self.clients.get(&who).copied() else { return self.connect(who) };
+        match self.below(20) {
+            0 => {
+                self.clients.remove(&who);
+                self.rig.close(id);
+            }
+            1 => {
+                self.clients.remove(&who);
+                self.rig.packet(id, disconnect(ReasonCode::Success));
+                self.rig.close(id);
+            }
+            2 => self.connect(who),
+            3 => self.rig.advance(Duration::from_secs(3)),
+            4 if who > 1 => {
+                let filter = FILTERS[self.below(5) as usize];
+                let unsubscribe = Unsubscribe {
+                    packet_id: PacketId::ONE,
+                    user_properties: Vec::new(),
+                    filters: vec![filter.to_owned()],
+                };
+                self.rig.packet(id, Packet::Unsubscribe(Box::new(unsubscribe)));
+            }
+            5..8 if who > 1 => {
+                let filter = FILTERS[self.below(5) as usize];
+                let qos = QoS::from_bits(self.below(3) as u8).unwrap();
+                let options = SubscriptionOptions { qos, ..Default::default() };
+                self.rig.subscribe_with(id, filter, options, Some(self.random.next_u32() % 3 + 1));
+            }
+            8..10 if who > 1 => self.answer(id),
+            _ if who < 2 => self.publish(id, NAMES[who]),
+            _ => self.answer(id),
+        }
+        if self.below(3) == 0 {
+            self.rig.sync();
+        }
+    }
+
+    fn connect(&mut self, who: usize) {
+        let name = NAMES[who].rsplit('/').next().unwrap();
+        let expiry = [4, 100, 1_000][self.below(3) as usize];
+        let mut packet = lasting(V5, name, expiry);
+        packet.clean_start = self.below(6) == 0;
+        packet.properties.receive_maximum = Some(3);
+        if who < 2 && self.below(2) == 0 {
+            let topic = format!("plant/{name}/sealed/gone");
+            packet.will = Some(will(&topic, "gone", self.below(2) * 5));
+        }
+        let id = self.rig.connect(NAMES[who], packet);
+        self.clients.insert(who, id);
+    }
+
+    fn publish(&mut self, id: ConnectionId, name: &str) {
+        let name = name.rsplit('/').next().unwrap();
+        let topic = format!("plant/{name}/sealed/{}", self.below(3));
+        self.next_id = self.next_id % 40 + 1;
+        let qos = QoS::from_bits(self.below(3) as u8).unwrap();
+        let mut publish = message(&topic, "x", qos, self.next_id);
+        publish.retain = self.below(4) == 0;
+        if publish.retain && self.below(4) == 0 {
+            publish.payload = bytes::Bytes::new();
+        }
+        self.rig.packet(id, Packet::Publish(Box::new(publish)));
+        if qos == QoS::ExactlyOnce && self.below(3) > 0 {
+            self.rig.packet(id, Packet::PubRel(ack(self.next_id)));
+        }
+    }
+
+    /// Acknowledges most of what came.
+    fn answer(&mut self, id: ConnectionId) {
+        for packet in self.rig.take(id) {
+            if self.below(8) == 0 {
+                continue;
+            }
+            let answer = match packet {
+                Packet::Publish(publish) => match (publish.qos, publish.packet_id) {
+                    (QoS::AtLeastOnce, Some(it)) => Packet::PubAck(ack(it.as_u16())),
+                    (QoS::ExactlyOnce, Some(it)) => Packet::PubRec(ack(it.as_u16())),
+                    _ => continue,
+                },
+                Packet::PubRel(it) => Packet::PubComp(ack(it.packet_id.as_u16())),
+                _ => continue,
+            };
+            self.rig.packet(id, answer);
+        }
+    }
+
+    /// Replays the log and compares with the broker, all of which is on disk.
+    fn compare(&mut self, bounds: Bounds) {
+        self.rig.sync();
+        let mut replay = empty(bounds);
+        apply(&mut replay, &self.rig.log);
+        let (was, is) = (state(&self.rig.broker), state(&replay.broker));
+        for (was, is) in was.iter().zip(&is) {
+            assert_eq!(was, is);
+        }
+        assert_eq!(was.len(), is.len());
+    }
+}
+
+#[test]
+fn replay_comes_to_the_state_of_the_broker() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut history = History::new(seed, Bounds::default());
+        for step in 0..300 {
+            history.step();
+            if step % 50 == 49 {
+                history.compare(Bounds::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replay_from_an_image_is_the_replay_of_everything() {
+    for seed in 100..130 {
+        println!("seed {seed}");
+        let mut history = History::new(seed, Bounds::default());
+        (0..300).for_each(|_| history.step());
+        let log = &history.rig.log;
+        let mut whole = empty(Bounds::default());
+        apply(&mut whole, log);
+        for part in 1..6 {
+            let (before, after) = log.split_at(log.len() * part / 6);
+            let mut first = empty(Bounds::default());
+            apply(&mut first, before);
+            let snapshot = image_bytes(&first);
+            let mut second = empty(Bounds::default());
+            for (head, body) in &snapshot {
+                let body = body.as_ref().map(|(payload, rest)| (&payload[..], &rest[..]));
+                let kind = crate::evidence::RecordKind::State;
+                let index = second.position();
+                second.apply(LogRecord { kind, index, head, body }).unwrap();
+            }
+            assert_eq!(image_bytes(&second), snapshot, "an image gives itself again");
+            apply(&mut second, after);
+            assert_eq!(image_bytes(&second), image_bytes(&whole));
+        }
+    }
+}
+
+#[test]
+fn what_goes_into_a_queue_after_it_was_full_survives() {
+    let bounds = Bounds { queue_messages_max: 5, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, generous());
+    rig.restart_at(base());
+    let mut connect = lasting(V5, "x", 1_000);
+    connect.properties.receive_maximum = Some(1);
+    let board = rig.connect("dashboard/x", connect.clone());
+    rig.subscribe_with(
+        board,
+        "plant/#",
+        SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() },
+        None,
+    );
+    let device = rig.client("device/a", V5);
+    let publish = |rig: &mut Rig, number: u16| {
+        let text = number.to_string();
+        let publish = message("plant/a/sealed/1", &text, QoS::AtLeastOnce, number);
+        rig.packet(device, Packet::Publish(Box::new(publish)));
+    };
+    // One is sent, five wait, the rest finds no room. None is on disk when the next comes.
+    (1..10).for_each(|number| publish(&mut rig, number));
+    rig.sync();
+    rig.packet(board, Packet::PubAck(ack(1)));
+    (10..14).for_each(|number| publish(&mut rig, number));
+    rig.sync();
+    let mut replay = empty(bounds);
+    apply(&mut replay, &rig.log);
+    let (was, is) = (state(&rig.broker), state(&replay.broker));
+    assert_eq!(was, is);
+    let queued = was.iter().filter(|change| change.starts_with("Queued")).count();
+    assert_eq!(queued, 5, "{was:#?}");
+}
+
+/// How fast a replay is: `cargo test --release --lib replay_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "measures")]
+fn replay_speed() {
+    let mut rig = Rig::with(Bounds::default(), generous());
+    rig.restart_at(base());
+    let board = rig.connect("dashboard/x", lasting(V5, "x", 1_000));
+    let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() };
+    rig.subscribe_with(board, "plant/#", options, None);
+    let device = rig.client("device/a", V5);
+    rig.take(board);
+    for number in 0..20_000_u16 {
+        let id = number % 30 + 1;
+        let publish = message("plant/a/sealed/1", "21.5", QoS::AtLeastOnce, id);
+        rig.packet(device, Packet::Publish(Box::new(publish)));
+        if number % 30 == 29 {
+            rig.sync();
+            for packet in rig.take(board) {
+                let Packet::Publish(publish) = packet else { continue };
+                let id = publish.packet_id.unwrap().as_u16();
+                rig.packet(board, Packet::PubAck(ack(id)));
+            }
+        }
+    }
+    rig.sync();
+    let mut replay = empty(Bounds::default());
+    let began = std::time::Instant::now();
+    apply(&mut replay, &rig.log);
+    let (count, took) = (rig.log.len(), began.elapsed());
+    println!("{count} records in {took:?}: {:.0}/s", count as f64 / took.as_secs_f64());
+}
