@@ -35,6 +35,9 @@ struct Sent<D> {
     awaiting: Awaiting<D>,
     /// Of the message, as long as it is kept.
     bytes: usize,
+    /// Whether its PUBLISH went out on this connection, so that it takes a place of the send quota
+    /// until the last acknowledgement: PUBREC alone does not give it back.
+    is_counted: bool,
 }
 
 /// What a sent message waits for. The message itself is kept as long as it may be sent again.
@@ -99,6 +102,9 @@ impl<D> Outbound<D> {
     pub fn begin(&mut self, window_max: u16) {
         self.window_max = window_max;
         self.resent = 0;
+        for sent in &mut self.window {
+            sent.is_counted = false;
+        }
     }
 
     /// Appends a message of `bytes`, unless the queue would pass `messages_max`, or queue and
@@ -204,7 +210,7 @@ impl<D> Outbound<D> {
             Some((delivery, _, bytes)) => (Awaiting::Acknowledgement(delivery), bytes),
             None => (Awaiting::Completion, 0),
         };
-        self.window.push_back(Sent { id, awaiting, bytes });
+        self.window.push_back(Sent { id, awaiting, bytes, is_counted: false });
         self.window_bytes += bytes;
         self.last_id = Some(id);
     }
@@ -261,7 +267,7 @@ impl<D: Clone> Outbound<D> {
             QoS::ExactlyOnce => Awaiting::Receipt(delivery.clone()),
         };
         let id = self.free_id();
-        self.window.push_back(Sent { id, awaiting, bytes });
+        self.window.push_back(Sent { id, awaiting, bytes, is_counted: true });
         self.window_bytes += bytes;
         self.resent = self.window.len();
         Send { delivery, packet_id: Some(id) }
@@ -271,9 +277,8 @@ impl<D: Clone> Outbound<D> {
     /// sent. [MQTT-4.4.0-1], [MQTT-4.6.0-1] `None` while the send quota is used up, and when there
     /// is no more. [MQTT-3.3.4-9]
     pub fn next_resend(&mut self) -> Option<Resend<D>> {
-        let sent = self.window.get(self.resent)?;
-        let is_message = |sent: &&Sent<D>| !matches!(sent.awaiting, Awaiting::Completion);
-        let on_their_way = self.window.iter().take(self.resent).filter(is_message).count();
+        let on_their_way = self.window.iter().filter(|sent| sent.is_counted).count();
+        let sent = self.window.get_mut(self.resent)?;
         let resend = match &sent.awaiting {
             Awaiting::Completion => Resend::PubRel(sent.id),
             Awaiting::Acknowledgement(_) | Awaiting::Receipt(_)
@@ -285,6 +290,7 @@ impl<D: Clone> Outbound<D> {
                 Resend::Publish(delivery.clone(), sent.id)
             }
         };
+        sent.is_counted = matches!(resend, Resend::Publish(..));
         self.resent += 1;
         Some(resend)
     }
@@ -414,6 +420,21 @@ mod tests {
         assert_eq!(outbound.dequeue().unwrap().packet_id, Some(id(2)));
         assert_eq!(outbound.dequeue().unwrap().delivery, "three");
         assert_eq!(outbound.held(), (0, 3), "QoS 2 is kept, QoS 0 is not");
+    }
+
+    #[test]
+    fn pubrec_gives_no_place_back_to_what_is_resent() {
+        let mut outbound = Outbound::new(2);
+        outbound.send("one", QoS::ExactlyOnce, 1);
+        outbound.send("two", QoS::ExactlyOnce, 1);
+        // Resumed by a connection that takes one at a time.
+        outbound.begin(1);
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("one", id(1))));
+        assert_eq!(outbound.next_resend(), None);
+        assert_eq!(outbound.handle_pubrec(id(1), ReasonCode::Success), Acknowledged::Release);
+        assert_eq!(outbound.next_resend(), None, "only PUBCOMP gives it back");
+        assert_eq!(outbound.handle_pubcomp(id(1)), Acknowledged::Done);
+        assert_eq!(outbound.next_resend(), Some(Resend::Publish("two", id(2))));
     }
 
     #[test]

@@ -73,19 +73,19 @@ fn bug(packet: &Packet, bytes: &[u8], version: ProtocolVersion) -> Option<Bug> {
 }
 
 /// A rule that rumqttd's codec does not hold its peer to, with a packet that shows it.
-struct Laxer {
+pub(crate) struct Laxer {
     /// The rule, in the words of our violation.
-    what: &'static str,
+    pub(crate) what: &'static str,
     /// Why rumqttd accepts it.
     why: &'static str,
-    peer: Peer,
-    version: ProtocolVersion,
-    witness: &'static [u8],
+    pub(crate) peer: Peer,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) witness: &'static [u8],
 }
 
 /// Who sends.
 #[derive(Clone, Copy, Debug)]
-enum Peer {
+pub(crate) enum Peer {
     /// A client before its CONNECT.
     Stranger,
     Client,
@@ -99,7 +99,7 @@ const MISCOUNTED: &str = "two Subscription Identifiers hide the properties behin
 const NOT_CHECKED: &str = "not checked";
 
 #[rustfmt::skip]
-const LAXER: &[Laxer] = &[
+pub(crate) const LAXER: &[Laxer] = &[
     Laxer { peer: Peer::Client, version: ProtocolVersion::V5,
         what: "packet that only a server sends",
         why: ONE_READER,
@@ -303,7 +303,7 @@ fn write(packet: theirs::Packet, version: ProtocolVersion) -> Vec<u8> {
 }
 
 /// Runs what may panic; `None` if it did. Its message would hide those of real failures.
-fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -321,7 +321,7 @@ fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Our decoder of what `peer` sends.
-fn decoder(peer: Peer, version: ProtocolVersion) -> Decoder {
+pub(crate) fn decoder(peer: Peer, version: ProtocolVersion) -> Decoder {
     match peer {
         Peer::Stranger => Decoder::server(PACKET_BYTES_MAX),
         Peer::Client => connected(version),
@@ -330,7 +330,7 @@ fn decoder(peer: Peer, version: ProtocolVersion) -> Decoder {
 }
 
 /// A packet of a version that rumqttd speaks, and who sent it.
-fn packet() -> impl Strategy<Value = (ProtocolVersion, Peer, Packet)> {
+pub(crate) fn packet() -> impl Strategy<Value = (ProtocolVersion, Peer, Packet)> {
     select(&[ProtocolVersion::V3_1_1, ProtocolVersion::V5][..]).prop_flat_map(|v| {
         let packet = prop_oneof![
             1 => packets::connect(v).prop_map(|packet| (Peer::Stranger, packet)),
@@ -342,14 +342,14 @@ fn packet() -> impl Strategy<Value = (ProtocolVersion, Peer, Packet)> {
 }
 
 #[derive(Clone, Debug)]
-enum Damage {
+pub(crate) enum Damage {
     Replace(Index, u8),
     Flip(Index, u8),
     Insert(Index, u8),
     Remove(Index),
 }
 
-fn damage() -> impl Strategy<Value = Vec<Damage>> {
+pub(crate) fn damage() -> impl Strategy<Value = Vec<Damage>> {
     let one = prop_oneof![
         (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Damage::Replace(at, byte)),
         (any::<Index>(), 0..8_u8).prop_map(|(at, bit)| Damage::Flip(at, 1 << bit)),
@@ -374,7 +374,7 @@ impl Damage {
 }
 
 /// Damages a packet; with `framed`, behind a fixed header that is right again.
-fn damaged(mut bytes: Vec<u8>, damage: &[Damage], framed: bool) -> Vec<u8> {
+pub(crate) fn damaged(mut bytes: Vec<u8>, damage: &[Damage], framed: bool) -> Vec<u8> {
     if !framed {
         damage.iter().for_each(|damage| damage.apply(&mut bytes));
         return bytes;

@@ -272,6 +272,13 @@ impl Broker {
         line.map_or(0, |value| value.trim().parse().expect("a whole number"))
     }
 
+    /// Resident memory of the process, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Waits until [`Self::metric`] is `at_least`.
     #[track_caller]
     pub(crate) fn wait_for_metric(&self, name: &str, at_least: u64) {

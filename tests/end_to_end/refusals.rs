@@ -297,3 +297,30 @@ fn devices_are_added_and_the_log_is_read_while_it_serves() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
+
+#[test]
+fn a05_100_mb_that_are_not_connect_cost_no_memory() {
+    const RESIDENT_KIB_MAX: u64 = 1024;
+    let plant = Plant::new();
+    let device = plant.device("press-7");
+    let mut broker = plant.serve();
+    let flood = |broker: &Broker| {
+        for kind in (0_u8..16).filter(|kind| *kind != 1) {
+            let mut raw = Raw::open(broker.address, tls(&device, Some(&device)), Version::V5);
+            raw.send(&[kind << 4, 0x80, 0xC2, 0xD7, 0x2F]);
+            // The fixed header was enough; whatever else is sent meets a closed door.
+            let chunk = [0; 16 * 1024];
+            let _ = (0..256).all(|_| raw.send(&chunk));
+            assert_eq!(raw.until_closed(), []);
+        }
+    };
+    // What the first connections take once, for all that follow.
+    flood(&broker);
+    let before = broker.resident_kib();
+    for _ in 0..3 {
+        flood(&broker);
+    }
+    let grown = broker.resident_kib().saturating_sub(before);
+    assert!(grown <= RESIDENT_KIB_MAX, "{grown} KiB more");
+    broker.lives();
+}

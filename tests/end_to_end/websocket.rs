@@ -237,6 +237,55 @@ fn a20_mqtt_split_or_joined_across_websocket_frames() {
 }
 
 #[test]
+fn a07_remaining_length_longer_than_the_websocket_message() {
+    let (plant, port) = plant(ORIGIN, "");
+    let device = plant.device("press-7");
+    let mut broker = plant.serve();
+    let connect = connect(Version::V3, "press-7");
+    // A message ends inside a packet: the packet goes on in the next, whatever came between.
+    let mut patient = Socket::upgraded(port, &device);
+    patient.send(&frame(BINARY, &connect[..5]));
+    // Or never goes on: whoever leaves it so has sent nothing.
+    let mut cut = Socket::upgraded(port, &device);
+    cut.send(&frame(BINARY, &connect[..connect.len() - 1]));
+    cut.send(&frame(CLOSE, &1000_u16.to_be_bytes()));
+    while cut.frame().is_some() {}
+    patient.send(&frame(BINARY, b""));
+    patient.send(&frame(BINARY, &connect[5..]));
+    assert_eq!(patient.mqtt(4), ACCEPTED);
+    // Longer than any packet may be: the announcement ends it.
+    patient.send(&frame(BINARY, b"\x30\xFF\xFF\xFF\x7F"));
+    assert_eq!(patient.frame().map(|(kind, _)| kind), Some(CLOSE));
+    assert_eq!(patient.frame(), None);
+    broker.lives();
+    assert!(broker.stop().success());
+    let connects = plant.query(&["--type", "connect"]);
+    assert_eq!(connects.len(), 1, "{connects:#?}");
+    let ends = plant.query(&["--type", "disconnect"]);
+    assert_eq!(ends.len(), 1, "{ends:#?}");
+    assert_eq!((&ends[0]["how"], &ends[0]["code"]), (&"violation".into(), &0x95.into()));
+}
+
+#[test]
+fn a22_compressed_frames_before_connect() {
+    let (plant, port) = plant(ORIGIN, "");
+    let device = plant.device("press-7");
+    let mut broker = plant.serve();
+    // The request offers permessage-deflate; it is not taken up, so that what is marked as
+    // compressed breaks RFC 6455 and is never inflated.
+    let mut socket = Socket::upgraded(port, &device);
+    let bomb = [0x78, 0x9C].repeat(20_000);
+    socket.send(&frame(BINARY | 0x40, &bomb));
+    let (kind, payload) = socket.frame().expect("a close frame");
+    assert_eq!((kind, &payload[..2]), (CLOSE, &1002_u16.to_be_bytes()[..]));
+    assert_eq!(socket.frame(), None);
+    broker.lives();
+    assert!(broker.stop().success());
+    assert_eq!(refusals(&plant).len(), 1);
+    assert_eq!(plant.query(&["--type", "connect"]).len(), 0);
+}
+
+#[test]
 fn text_frames_and_broken_ones_end_the_connection_and_are_recorded() {
     let (plant, port) = plant(ORIGIN, "");
     let device = plant.device("press-7");

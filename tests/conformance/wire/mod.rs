@@ -2,6 +2,8 @@
 //!
 //! `statements.toml` says which test proves which statement. Every test has a server of its own.
 
+mod abuse_packets;
+mod abuse_topics;
 mod bytes;
 mod client;
 mod connect;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use avow::broker::{About, Backlog, Broker, Settings};
-use avow::evidence::LogKey;
+use avow::evidence::{LogKey, RecordKind};
 use avow::identity::authority::{Authority, Credential, create_root};
 use avow::identity::profile::Profiles;
 use avow::identity::{Issuer, Issuers, Role, TokenKeys};
@@ -67,7 +67,7 @@ pub(crate) struct Site {
     authority: Authority,
     profiles: Profiles,
     now: UnixNanos,
-    _log: tempfile::TempDir,
+    log: tempfile::TempDir,
 }
 
 impl Site {
@@ -119,7 +119,7 @@ impl Site {
         let core = Core { broker: make_broker(bounds, limits, about), writer };
         let running = Server::start(options, core).unwrap();
         let address = running.local_addr();
-        Self { running: Some(running), address, root, authority, profiles, now, _log: log }
+        Self { running: Some(running), address, root, authority, profiles, now, log }
     }
 
     /// Where it listens.
@@ -147,6 +147,20 @@ impl Site {
             running.stop();
             running.wait().unwrap();
         }
+    }
+
+    /// Stops the server and reads every entry of its log, in order.
+    pub(super) fn entries(&mut self) -> Vec<serde_json::Value> {
+        self.stop();
+        let mut entries = Vec::new();
+        let disk = RealDisk::new(self.log.path());
+        Log::open(disk, log_options(&log_key()), &mut |record| {
+            if record.kind == RecordKind::Entry {
+                entries.push(serde_json::from_slice(record.head).unwrap());
+            }
+        })
+        .unwrap();
+        entries
     }
 }
 
@@ -195,8 +209,8 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::serv
 fn writer(directory: std::path::PathBuf) -> StartWriter {
     Box::new(move |events| {
         let failed = |fault: StorageFault| Fault::Writer(fault.to_string());
-        let key = LogKey::from_seed("plant.example/log", &[7; 32]).unwrap();
-        let options = LogOptions { verifier: key.verifier().clone(), segment_bytes: 1 << 20 };
+        let key = log_key();
+        let options = log_options(&key);
         let (log, recovery) =
             Log::open(RealDisk::new(&directory), options, &mut |_| {}).map_err(failed)?;
         let (hooks, durations) = events.hooks();
@@ -204,6 +218,14 @@ fn writer(directory: std::path::PathBuf) -> StartWriter {
         let writer = Writer::start(log, recovery, key, bounds, hooks, None).map_err(failed)?;
         Ok(RunningWriter::new(writer, durations))
     })
+}
+
+fn log_key() -> LogKey {
+    LogKey::from_seed("plant.example/log", &[7; 32]).unwrap()
+}
+
+fn log_options(key: &LogKey) -> LogOptions {
+    LogOptions { verifier: key.verifier().clone(), segment_bytes: 1 << 20 }
 }
 
 fn pem(credential: &Credential) -> (Pem<'_>, Pem<'_>) {
