@@ -5,12 +5,13 @@
 //! The figure: CPU of all broker threads per published message. Avow does policy, limits, schema
 //! and durable evidence in it, Mosquitto its access list; the aim is half of Mosquitto's.
 
+#[expect(dead_code, reason = "shared with benches of sessions")]
 mod support;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use support::field::{Plan, run};
+use support::field::{Plan, Subscription, run};
 use support::report::{Report, bench};
 
 const SATURATED: Plan = Plan {
@@ -18,6 +19,7 @@ const SATURATED: Plan = Plan {
     in_flight_max: 8,
     packs: false,
     subscribers: 1,
+    subscription: Subscription::AtMostOnce,
     rate: None,
     warm_up: Duration::from_secs(2),
     measured: Duration::from_secs(10),

@@ -2,12 +2,13 @@
 //!
 //! The figure: CPU of all broker threads per delivery.
 
+#[expect(dead_code, reason = "shared with benches of sessions")]
 mod support;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use support::field::{Plan, run};
+use support::field::{Plan, Subscription, run};
 use support::report::{Report, bench};
 
 const SUBSCRIBERS: usize = 100;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             in_flight_max: 0,
             packs: false,
             subscribers: SUBSCRIBERS,
+            subscription: Subscription::AtMostOnce,
             rate: Some(500),
             warm_up: Duration::from_secs(2),
             measured: arguments.measured,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
-use support::field::{Plan, run};
+use support::field::{Plan, Subscription, run};
 use support::report::{Report, bench, mib, ratio};
 
 fn main() -> ExitCode {
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             in_flight_max: 8,
             packs: false,
             subscribers: 1,
+            subscription: Subscription::AtMostOnce,
             rate: Some(2_000),
             warm_up: Duration::from_secs(2),
             measured: arguments.measured,

@@ -138,7 +138,7 @@ impl Broker {
 
     fn wait_until_it_listens(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + START_MAX;
-        while TcpStream::connect(self.address).is_err() {
+        while !self.serves() {
             self.require_running()?;
             if Instant::now() >= deadline {
                 return Err(Failure::NotListening(self.name(), self.last_words()));
@@ -146,6 +146,17 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Whether clients are let in: Avow listens before it does, and says when.
+    fn serves(&self) -> bool {
+        match self.kind {
+            Kind::Mosquitto => TcpStream::connect(self.address).is_ok(),
+            Kind::Avow => {
+                let said = fs::read_to_string(self.scratch.path().join("said"));
+                said.is_ok_and(|said| said.lines().any(|line| line.contains(" ready ")))
+            }
+        }
     }
 
     fn last_words(&self) -> String {
@@ -228,6 +239,8 @@ fn init_avow(dir: &Path, address: SocketAddr, rules: &str) -> Result<(), Failure
         ("connects_per_second", "10_000".to_owned()),
         ("connects_burst", "10_000".to_owned()),
         ("sessions_max", "64".to_owned()),
+        ("queue_messages_max", "1_000_000".to_owned()),
+        ("queue_bytes_max", "\"512 MiB\"".to_owned()),
     ] {
         config = set(&config, field, &value)?;
     }

@@ -30,12 +30,43 @@ pub(crate) struct Plan {
     pub(crate) in_flight_max: u16,
     /// Whether messages sent at once share a TLS record; few clients do that.
     pub(crate) packs: bool,
-    /// Subscribers to everything, at QoS 0.
+    /// Subscribers to everything.
     pub(crate) subscribers: usize,
+    /// How they subscribe.
+    pub(crate) subscription: Subscription,
     /// Messages per second of all publishers together; as many as the broker takes, if none.
     pub(crate) rate: Option<u32>,
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+}
+
+/// How a subscriber gets its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    /// At QoS 0.
+    AtMostOnce,
+    /// At QoS 1, in a session that ends with its connection.
+    Transient,
+    /// At QoS 1, in a session that outlives its connection by an hour.
+    Lasting,
+}
+
+impl Subscription {
+    /// The QoS that it asks for.
+    pub(crate) const fn qos(self) -> u8 {
+        match self {
+            Self::AtMostOnce => 0,
+            Self::Transient | Self::Lasting => 1,
+        }
+    }
+
+    /// How long its session outlives its connection, in seconds.
+    pub(crate) const fn expiry_seconds(self) -> u32 {
+        match self {
+            Self::AtMostOnce | Self::Transient => 0,
+            Self::Lasting => 3_600,
+        }
+    }
 }
 
 /// The clients of one run.
@@ -45,6 +76,8 @@ pub(crate) struct Field {
     publishers: Vec<Publisher>,
     subscribers: Vec<Link>,
     buffer: Vec<u8>,
+    /// The answers to what one read brought.
+    acks: Vec<u8>,
     counts: Counts,
     latencies: Latencies,
     /// Whether acknowledged messages are followed by new ones.
@@ -82,7 +115,8 @@ impl Field {
         for index in 0..plan.subscribers {
             let name = format!("wall-{index}");
             let config = broker.pki().client(Role::Dashboard, &name)?;
-            let mut link = Link::open(broker.address(), config, &name, Some("plant/#"))?;
+            let wish = Some(("plant/#", plan.subscription));
+            let mut link = Link::open(broker.address(), config, &name, wish)?;
             link.register(&poll, plan.publishers + index)?;
             subscribers.push(link);
         }
@@ -101,6 +135,7 @@ impl Field {
             publishers,
             subscribers,
             buffer: vec![0; READ_BYTES],
+            acks: Vec::new(),
             counts: Counts::default(),
             latencies: Latencies::default(),
             refills: true,
@@ -212,13 +247,23 @@ impl Field {
                 }
             } else if let Some(link) = self.subscribers.get_mut(index - self.publishers.len()) {
                 let delivered = &mut self.counts.delivered;
-                link.receive(&mut self.buffer, |first, _| {
+                let expected = wire::PUBLISH | self.plan.subscription.qos() << 1;
+                let acks = &mut self.acks;
+                acks.clear();
+                link.receive(&mut self.buffer, |first, body| {
+                    if first != expected {
+                        return Err(Failure::Unexpected("not a PUBLISH at the QoS asked for"));
+                    }
                     if first != wire::PUBLISH {
-                        return Err(Failure::Unexpected("not a PUBLISH at QoS 0"));
+                        wire::acknowledge(body, acks).ok_or(Failure::Unexpected("a PUBLISH"))?;
                     }
                     *delivered += 1;
                     Ok(())
                 })?;
+                if !acks.is_empty() {
+                    link.queue(acks)?;
+                }
+                link.flush()?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::failure::{Failure, io};
+use super::field::Subscription;
 use super::wire;
 
 /// How long the broker may take to answer while a connection is opened.
@@ -25,12 +26,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects as `client_id` and, if asked, subscribes to `filter` at QoS 0.
+    /// Connects as `client_id` and, if asked, subscribes to a Topic Filter.
     pub(crate) fn open(
         address: SocketAddr,
         config: Arc<ClientConfig>,
         client_id: &str,
-        filter: Option<&str>,
+        subscription: Option<(&str, Subscription)>,
     ) -> Result<Self, Failure> {
         let name = ServerName::IpAddress(address.ip().into());
         let mut tls = ClientConnection::new(config, name)?;
@@ -38,9 +39,14 @@ impl Link {
         socket.set_nodelay(true).map_err(io("set TCP_NODELAY"))?;
         socket.set_read_timeout(Some(ANSWER_MAX)).map_err(io("set a timeout"))?;
         let mut inbox = Vec::new();
-        ask(&mut socket, &mut tls, &mut inbox, &wire::connect(client_id), wire::CONNACK)?;
-        if let Some(filter) = filter {
-            ask(&mut socket, &mut tls, &mut inbox, &wire::subscribe(filter), wire::SUBACK)?;
+        let (expiry_seconds, qos) = subscription.map_or((0, 0), |(_, subscription)| {
+            (subscription.expiry_seconds(), subscription.qos())
+        });
+        let connect = wire::connect(client_id, expiry_seconds);
+        ask(&mut socket, &mut tls, &mut inbox, &connect, wire::CONNACK, 0)?;
+        if let Some((filter, _)) = subscription {
+            let subscribe = wire::subscribe(filter, qos);
+            ask(&mut socket, &mut tls, &mut inbox, &subscribe, wire::SUBACK, qos)?;
         }
         socket.set_nonblocking(true).map_err(io("set non-blocking"))?;
         Ok(Self { socket: TcpStream::from_std(socket), tls, inbox })
@@ -110,13 +116,15 @@ fn take_plaintext(tls: &mut ClientConnection, inbox: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// Sends `packet` and waits for the answer of type `expected`, which must say success.
+/// Sends `packet` and waits for the answer of type `expected`, which must say `granted`: 0, or the
+/// QoS asked for.
 fn ask(
     socket: &mut std::net::TcpStream,
     tls: &mut ClientConnection,
     inbox: &mut Vec<u8>,
     packet: &[u8],
     expected: u8,
+    granted: u8,
 ) -> Result<(), Failure> {
     tls.writer().write_all(packet).map_err(io("buffer a packet"))?;
     loop {
@@ -129,7 +137,7 @@ fn ask(
                 (wire::SUBACK, [.., code]) if expected == first => *code,
                 _ => return Err(Failure::Unexpected("another packet than the answer")),
             };
-            if code != 0 {
+            if code != granted {
                 let what = if first == wire::CONNACK { "CONNECT" } else { "SUBSCRIBE" };
                 return Err(Failure::Refused(what, code));
             }

@@ -190,7 +190,8 @@ impl Report {
         }
     }
 
-    fn print(&self, json: bool) {
+    /// Prints the table, and JSON after it if asked to.
+    pub(crate) fn print(&self, json: bool) {
         println!("\n### {}\n", self.title);
         println!("| {} |", self.columns.join(" | "));
         println!("|{}", " --- |".repeat(self.columns.len()));

@@ -10,18 +10,28 @@ pub(crate) const PUBACK: u8 = 0x40;
 pub(crate) const PUBLISH: u8 = 0x30;
 
 /// CONNECT with Clean Start; Keep Alive 1,200 s, so that nothing but the load is sent.
-pub(crate) fn connect(client_id: &str) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT\x05\x02\x04\xb0\x00".to_vec();
+pub(crate) fn connect(client_id: &str, session_expiry_seconds: u32) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x05\x02\x04\xb0\x05\x11".to_vec();
+    body.extend_from_slice(&session_expiry_seconds.to_be_bytes());
     text(&mut body, client_id);
     packet(0x10, &body)
 }
 
-/// SUBSCRIBE to one Topic Filter at QoS 0.
-pub(crate) fn subscribe(filter: &str) -> Vec<u8> {
+/// SUBSCRIBE to one Topic Filter.
+pub(crate) fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1, 0];
     text(&mut body, filter);
-    body.push(0);
+    body.push(qos);
     packet(0x82, &body)
+}
+
+/// Appends the PUBACK of a PUBLISH at QoS 1 with this body; `None` if it has no Packet Identifier.
+pub(crate) fn acknowledge(body: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let (length, rest) = body.split_first_chunk()?;
+    let id = rest.get(usize::from(u16::from_be_bytes(*length))..)?.first_chunk::<2>()?;
+    out.extend_from_slice(&[PUBACK, 2]);
+    out.extend_from_slice(id);
+    Some(())
 }
 
 /// PUBLISH, with a Packet Identifier if it is of QoS 1.

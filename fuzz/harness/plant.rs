@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use avow::broker::{
-    About, Backlog, Broker, ConnectionFacts, ConnectionId, Input, LogRecord, Output, Replay,
-    Settings,
+    About, Backlog, Broker, Certified, ConnectionFacts, ConnectionId, Input, LogRecord, Output,
+    Replay, Settings,
 };
 use avow::evidence::{Batch, BatchId, LogKey, VerifierKey};
-use avow::identity::{Identity, Role};
+use avow::identity::{Identity, Role, TokenKeys};
 use avow::limits::LimitsConfig;
 use avow::policy::Policy;
 use avow::schema::Schemas;
@@ -90,6 +90,7 @@ fn settings(life: u8) -> Settings {
         backlog: Backlog::default(),
         policy: Arc::clone(policy),
         schemas: Arc::clone(schemas),
+        tokens: Arc::new(TokenKeys::none()),
         limits,
         about: About { sys_interval_seconds: 0, server_reference: None },
         config_sha256: [0; 32],
@@ -158,13 +159,15 @@ impl Plant {
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let facts = ConnectionFacts {
-            identity: identity.clone(),
-            x5t: [0; 32],
-            spki_sha256: [0; 32],
-            issuer_name: String::new(),
-            serial: String::new(),
-            not_before: UnixNanos::new(0),
-            not_after: UnixNanos::from_seconds(2_000_000),
+            certificate: Some(Certified {
+                identity: identity.clone(),
+                x5t: [0; 32],
+                spki_sha256: [0; 32],
+                issuer_name: String::new(),
+                serial: String::new(),
+                not_before: UnixNanos::new(0),
+                not_after: UnixNanos::from_seconds(2_000_000),
+            }),
             peer: "127.0.0.1:9".parse().expect("an address"),
             tls_version: "1.3",
             tls_suite: String::new(),

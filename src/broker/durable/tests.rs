@@ -275,36 +275,3 @@ fn what_goes_into_a_queue_after_it_was_full_survives() {
     let queued = was.iter().filter(|change| change.starts_with("Queued")).count();
     assert_eq!(queued, 5, "{was:#?}");
 }
-
-/// How fast a replay is: `cargo test --release --lib replay_speed -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::disallowed_methods, reason = "measures")]
-fn replay_speed() {
-    let mut rig = Rig::with(Bounds::default(), generous());
-    rig.restart_at(base());
-    let board = rig.connect("dashboard/x", lasting(V5, "x", 1_000));
-    let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..Default::default() };
-    rig.subscribe_with(board, "plant/#", options, None);
-    let device = rig.client("device/a", V5);
-    rig.take(board);
-    for number in 0..20_000_u16 {
-        let id = number % 30 + 1;
-        let publish = message("plant/a/sealed/1", "21.5", QoS::AtLeastOnce, id);
-        rig.packet(device, Packet::Publish(Box::new(publish)));
-        if number % 30 == 29 {
-            rig.sync();
-            for packet in rig.take(board) {
-                let Packet::Publish(publish) = packet else { continue };
-                let id = publish.packet_id.unwrap().as_u16();
-                rig.packet(board, Packet::PubAck(ack(id)));
-            }
-        }
-    }
-    rig.sync();
-    let mut replay = empty(Bounds::default());
-    let began = std::time::Instant::now();
-    apply(&mut replay, &rig.log);
-    let (count, took) = (rig.log.len(), began.elapsed());
-    println!("{count} records in {took:?}: {:.0}/s", count as f64 / took.as_secs_f64());
-}
