@@ -48,10 +48,10 @@ fn difference(
     version: ProtocolVersion,
 ) -> Option<Difference> {
     match (codec, packet) {
-        (Core, Packet::Connect(p)) => (version.is_v5()
-            && p.password.is_some()
-            && p.user_name.is_none())
-        .then_some(Difference::PasswordNeedsUserName),
+        (Core, Packet::Connect(p)) => {
+            (version.is_v5() && p.password.is_some() && p.user_name.is_none())
+                .then_some(Difference::PasswordNeedsUserName)
+        }
         (_, Packet::Disconnect(p)) if p.reason == ReasonCode::BadAuthenticationMethod => {
             Some(Difference::NoBadAuthenticationMethod)
         }
@@ -245,7 +245,8 @@ fn every_laxer_rule_still_has_its_witness() {
         let refused: Result<_, Violation> = decoder(peer, version).decode(bytes);
         let what = refused.expect_err("a witness is refused").what;
         for codec in [Core, Rumqttc] {
-            if matches!(codec.rewrite(bytes, version), Rewritten::Packet(_) | Rewritten::NotWritten) {
+            if matches!(codec.rewrite(bytes, version), Rewritten::Packet(_) | Rewritten::NotWritten)
+            {
                 shown.insert((codec, what));
             }
         }
@@ -274,13 +275,7 @@ fn every_difference_still_has_its_witness() {
             b"\x10\x0F\x00\x04MQTT\x04\x82\x00\x3C\x00\x01c\x00\x00",
             Difference::LoginIsTwoNonEmptyStrings,
         ),
-        (
-            Rumqttc,
-            Peer::Client,
-            V5,
-            b"\xF0\x06\x18\x04\x15\x00\x01m",
-            Difference::AuthIsNotRead,
-        ),
+        (Rumqttc, Peer::Client, V5, b"\xF0\x06\x18\x04\x15\x00\x01m", Difference::AuthIsNotRead),
         (Rumqttc, Peer::Client, V5, b"\xE0\x00", Difference::ShortDisconnect),
         (Rumqttc, Peer::Client, V5, b"\xE0\x01\x04", Difference::ShortDisconnect),
         (

@@ -2,11 +2,13 @@
 //! what they understood, and we read that.
 
 use mqtt_protocol_core::mqtt::common::Cursor;
-use mqtt_protocol_core::mqtt::connection::{PacketBuildResult, PacketBuilder, PacketData, RawPacket};
+use mqtt_protocol_core::mqtt::connection::{
+    PacketBuildResult, PacketBuilder, PacketData, RawPacket,
+};
 use mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
-use rumqttc::v5::mqttbytes::v5 as rumqttc_5;
 use rumqttc::mqttbytes::v4 as rumqttc_4;
+use rumqttc::v5::mqttbytes::v5 as rumqttc_5;
 
 use avow::mqtt::ProtocolVersion;
 use bytes::BytesMut;

@@ -84,7 +84,10 @@ fn a02_property_length_of_five_bytes() {
 #[test]
 fn a03_non_minimal_variable_byte_integers() {
     ends(&[
-        (V5, vec![row(b"\xC0\x80\x00", 0x81), row(&packet(0x30, &[&field("t"), b"\x80\x00"]), 0x81)]),
+        (
+            V5,
+            vec![row(b"\xC0\x80\x00", 0x81), row(&packet(0x30, &[&field("t"), b"\x80\x00"]), 0x81)],
+        ),
         (V3_1_1, vec![row(b"\xC0\x80\x80\x00", 0x81)]),
     ]);
 }
@@ -136,7 +139,10 @@ fn a08_subscribe_cut_before_its_options_and_empty_last_filter() {
                 row(b"\x82\x09\x00\x01\x00\x00\x01t\x00\x00\x00", 0x81),
             ],
         ),
-        (V3_1_1, vec![row(b"\x82\x05\x00\x01\x00\x01t", 0x81), row(b"\x82\x04\x00\x01\x00\x00", 0x81)]),
+        (
+            V3_1_1,
+            vec![row(b"\x82\x05\x00\x01\x00\x01t", 0x81), row(b"\x82\x04\x00\x01\x00\x00", 0x81)],
+        ),
     ]);
     // With its options an empty filter is whole, and answered.
     let site = Site::new();
@@ -368,7 +374,10 @@ fn d02_identifiers_do_not_collide_after_a_resume() {
     device.ask(&publish(V5, 0x34, "t/a", 1, b"", b"1"));
     device.ask(&publish(V5, 0x32, "t/a", 2, b"", b"2"));
     let sent = reader.fence();
-    assert_eq!(sent, [publish(V5, 0x34, "t/a", 1, b"", b"1"), publish(V5, 0x32, "t/a", 2, b"", b"2")]);
+    assert_eq!(
+        sent,
+        [publish(V5, 0x34, "t/a", 1, b"", b"1"), publish(V5, 0x32, "t/a", 2, b"", b"2")]
+    );
     assert_eq!(reader.ask(&ack(0x50, 1)), ack(0x62, 1));
     drop(reader);
     device.ask(&publish(V5, 0x32, "t/a", 3, b"", b"3"));

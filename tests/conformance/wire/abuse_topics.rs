@@ -39,7 +39,8 @@ fn b01_65000_slashes_in_a_topic_and_in_a_filter() {
     assert_eq!(client.ask(PINGREQ), PINGRESP);
     drop(client);
     let entries = site.entries();
-    let denied = |kind| entries.iter().filter(|e| e["type"] == kind && e["result"] == "deny").count();
+    let denied =
+        |kind| entries.iter().filter(|e| e["type"] == kind && e["result"] == "deny").count();
     assert_eq!((denied("publish.refused"), denied("subscribe")), (2, 2));
     let longest = entries.iter().map(|entry| entry.to_string().len()).max().unwrap();
     assert!(longest < 4_096, "an entry of {longest} bytes");
@@ -164,8 +165,10 @@ fn b08_a_retained_flood_on_unique_topics_and_a_reader_of_all_of_them() {
     assert_eq!(refused, 100);
     let mut reader = Client::clean(&site, "reader", V5);
     reader.send(&subscribe(V5, 1, "#", 0));
-    let packets = reader.fence();
-    assert_eq!(packets.iter().filter(|packet| packet[0] == 0x31).count(), 500);
+    assert_eq!(reader.next()[0], 0x90);
+    // They come in steps, between which others are served.
+    let found = (0..500).filter(|_| reader.next()[0] == 0x31).count();
+    assert_eq!((found, reader.fence().len()), (500, 0));
     // There is room again where one was cleared.
     device.ask(&publish(V5, 0x33, "t/0000", 1, b"", b""));
     assert_eq!(puback_reason(&device.ask(&publish(V5, 0x33, "t/new", 1, b"", b"x"))) & 0x80, 0);
@@ -204,8 +207,24 @@ fn b11_no_retained_topic_breaks_the_walk() {
     let mut device = Client::clean(&site, "device", V5);
     let deepest = vec!["x"; 16].join("/");
     let topics = [
-        "/", "//", "a", "a/", "a//b", "/a", " ", "a b", "\u{10FFFD}", "\u{FEFF}", "é", "a\u{301}",
-        "!", "~", "a!", "a0", "a.b", &deepest,
+        "/",
+        "//",
+        "a",
+        "a/",
+        "a//b",
+        "/a",
+        " ",
+        "a b",
+        "\u{10FFFD}",
+        "\u{FEFF}",
+        "é",
+        "a\u{301}",
+        "!",
+        "~",
+        "a!",
+        "a0",
+        "a.b",
+        &deepest,
     ];
     for topic in topics {
         let answer = device.ask(&publish(V5, 0x33, topic, 1, b"", b"x"));
