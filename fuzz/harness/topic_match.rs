@@ -152,8 +152,13 @@ fn check_found(
     let turns = groups.values().map(BTreeSet::len).max().unwrap_or(1);
     let mut served: BTreeSet<(u64, usize)> = BTreeSet::new();
     for _ in 0..turns {
-        let mut found = Vec::new();
-        tree.interested(name, &eligibility, &mut found);
+        let (mut found, mut shared) = (Vec::new(), Vec::new());
+        tree.interested(name, &mut found, &mut shared);
+        let named: BTreeSet<String> = shared.iter().map(TopicFilter::to_string).collect();
+        let expected = groups.keys().map(|(share, filter)| format!("$share/{share}/{filter}"));
+        assert_eq!((named, shared.len()), (expected.collect(), groups.len()));
+        assert_eq!(found.len(), plain.len(), "found and not subscribed");
+        found.extend(shared.iter().filter_map(|group| tree.choose(group, &eligibility)));
         for interest in plain {
             let at = found.iter().position(|seen| seen == interest);
             found.swap_remove(at.expect("a plain subscription that matches is found"));

@@ -54,6 +54,11 @@ impl Broker {
                 return self.ledger.wait(Effect::Connected(Box::new(accepted)));
             }
         }
+        if self.is_superseded(&name, index) {
+            // It waited for its record, and a later CONNECT for none.
+            self.unclaim_session(&name);
+            return self.end(now, id, Ending::TakenOver);
+        }
         let (recorded, expiry_seconds) =
             (accepted.recorded, accepted.granted.session_expiry_seconds);
         let attached = Attached {
@@ -92,6 +97,13 @@ impl Broker {
         let name = (author.identity().clone(), author.client_id().clone());
         let session = self.session_keys.get(&name).and_then(|key| self.sessions.get(key));
         session.is_some_and(|session| session.durable)
+    }
+
+    /// Whether a CONNECT that was decided after the one at `index` has the session already: the
+    /// older one must not take it back.
+    pub(super) fn is_superseded(&self, name: &SessionName, index: u64) -> bool {
+        let session = self.session_keys.get(name).and_then(|key| self.sessions.get(key));
+        session.is_some_and(|session| session.connect_index > index)
     }
 
     /// Makes or resumes the session of a CONNECT whose entry is at `index`; whether it was there.

@@ -292,6 +292,9 @@ impl Replay {
         let index = attached.connect_index.unwrap_or(position.saturating_sub(1));
         let author = &attached.author;
         let name = (author.identity().clone(), author.client_id().clone());
+        if self.broker.is_superseded(&name, index) {
+            return;
+        }
         let before = self.broker.session_keys.get(&name).copied();
         let before = before.and_then(|key| {
             let session = self.broker.sessions.get(&key)?;

@@ -165,8 +165,10 @@ fn b08_a_retained_flood_on_unique_topics_and_a_reader_of_all_of_them() {
     assert_eq!(refused, 100);
     let mut reader = Client::clean(&site, "reader", V5);
     reader.send(&subscribe(V5, 1, "#", 0));
-    let packets = reader.fence();
-    assert_eq!(packets.iter().filter(|packet| packet[0] == 0x31).count(), 500);
+    assert_eq!(reader.next()[0], 0x90);
+    // They come in steps, between which others are served.
+    let found = (0..500).filter(|_| reader.next()[0] == 0x31).count();
+    assert_eq!((found, reader.fence().len()), (500, 0));
     // There is room again where one was cleared.
     device.ask(&publish(V5, 0x33, "t/0000", 1, b"", b""));
     assert_eq!(puback_reason(&device.ask(&publish(V5, 0x33, "t/new", 1, b"", b"x"))) & 0x80, 0);
