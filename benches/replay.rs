@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
 use avow::broker::{
-    Backlog, Broker, ConnectionFacts, ConnectionId, Input, LogRecord, Output, Replay, Settings,
+    Backlog, Broker, Certified, ConnectionFacts, ConnectionId, Input, LogRecord, Output, Replay,
+    Settings,
 };
 use avow::evidence::{LogKey, RecordKind};
-use avow::identity::{Identity, Role};
+use avow::identity::{Identity, Role, TokenKeys};
 use avow::limits::LimitsConfig;
 use avow::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish,
@@ -141,6 +142,7 @@ fn settings() -> Outcome<Settings> {
     limits.default.bytes_per_second = 1_000_000_000;
     limits.default.bytes_burst = 1_000_000_000;
     Ok(Settings {
+        tokens: Arc::new(TokenKeys::none()),
         about: Default::default(),
         node: "plant".into(),
         shard: 0,
@@ -214,13 +216,15 @@ fn write_log(directory: &Path) -> Outcome<()> {
 impl Plant {
     fn connect(&mut self, connection: ConnectionId, role: Role, name: &str) -> Outcome<()> {
         let facts = ConnectionFacts {
-            identity: Identity::new("plant", role, name, "plant")?,
-            x5t: [0; 32],
-            spki_sha256: [0; 32],
-            issuer_name: String::new(),
-            serial: String::new(),
-            not_before: UnixNanos::new(0),
-            not_after: UnixNanos::from_seconds(2_000_000),
+            certificate: Some(Certified {
+                identity: Identity::new("plant", role, name, "plant")?,
+                x5t: [0; 32],
+                spki_sha256: [0; 32],
+                issuer_name: String::new(),
+                serial: String::new(),
+                not_before: UnixNanos::new(0),
+                not_after: UnixNanos::from_seconds(2_000_000),
+            }),
             peer: "127.0.0.1:9".parse()?,
             tls_version: "1.3",
             tls_suite: String::new(),

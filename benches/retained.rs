@@ -185,7 +185,7 @@ fn serve(
         let mut link = Link::open(address, Arc::clone(dashboard), "wall-0", None)?;
         link.register(&poll, 0)?;
         shared.served.store(true, Ordering::Release);
-        link.queue(&wire::subscribe("plant/#"))?;
+        link.queue(&wire::subscribe("plant/#", 0))?;
         let (begin, mut retained) = (Instant::now(), 0);
         while retained < RETAINED {
             if begin.elapsed() > CROWD_MAX {
