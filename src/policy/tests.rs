@@ -358,12 +358,12 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
     deny: spiffe://plant.example/device/press-7 publish 'plant/press-8/telemetry/t'
       as client id 'press-7'
       no rule permits it
-      closest: `device-telemetry` (policy.toml:28) `plant/${device}/telemetry/#`: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+      closest: `device-telemetry` (policy.toml:31) `plant/${device}/telemetry/#`: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       considered:
-        - `device-telemetry` (policy.toml:28): `plant/${device}/telemetry/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `device-status` (policy.toml:36): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `device-sealed` (policy.toml:44): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `operator-commands` (policy.toml:75): it speaks of operator
+        - `device-telemetry` (policy.toml:31): `plant/${device}/telemetry/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-status` (policy.toml:39): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-sealed` (policy.toml:47): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `operator-commands` (policy.toml:78): it speaks of operator
       next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
     let allowed = shipped.explain(
@@ -376,12 +376,12 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
     insta::assert_snapshot!(allowed, @r"
     allow: spiffe://plant.example/device/press-7 publish 'plant/press-7/sealed/a'
       as client id 'press-7'
-      `device-sealed` (policy.toml:44) permits it
+      `device-sealed` (policy.toml:47) permits it
       considered:
-        - `device-telemetry` (policy.toml:28): `plant/${device}/telemetry/#` does not cover it: at level 3 it wants `telemetry`, not `sealed`
-        - `device-status` (policy.toml:36): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
-        + `device-sealed` (policy.toml:44): `plant/${device}/sealed/#` covers it
-        - `operator-commands` (policy.toml:75): it speaks of operator
+        - `device-telemetry` (policy.toml:31): `plant/${device}/telemetry/#` does not cover it: at level 3 it wants `telemetry`, not `sealed`
+        - `device-status` (policy.toml:39): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
+        + `device-sealed` (policy.toml:47): `plant/${device}/sealed/#` covers it
+        - `operator-commands` (policy.toml:78): it speaks of operator
       next: avow audit query --who device/press-7 --topic 'plant/press-7/sealed/a'
     ");
     let json = serde_json::to_value(&told).unwrap();

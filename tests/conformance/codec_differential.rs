@@ -86,6 +86,7 @@ const LAXER: &[(Codec, &str, &str)] = &[
     (Core, "packet that only a server sends", ONE_READER),
     (Core, "packet that only a client sends", ONE_READER),
     (Core, "no DISCONNECT Reason Code of this side", ONE_READER),
+    (Core, "no AUTH Reason Code of this side", ONE_READER),
     (Core, "Session Expiry Interval in a server's DISCONNECT", ONE_READER),
     (Core, "Server Reference in a client's DISCONNECT", ONE_READER),
     (Core, "Subscription Identifier in a client's PUBLISH", ONE_READER),

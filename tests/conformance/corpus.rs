@@ -1,8 +1,11 @@
 //! Every input that fuzzing kept, through the same functions as under libFuzzer (`fuzz/`).
 
+#![expect(clippy::disallowed_methods, reason = "the kept inputs are files")]
+
 use std::path::Path;
 
 #[path = "../../fuzz/harness/mod.rs"]
+#[expect(clippy::expect_used, clippy::enum_variant_names, reason = "shared with the fuzz targets")]
 mod harness;
 
 /// Runs all inputs of one target; their number.

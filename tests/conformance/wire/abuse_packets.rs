@@ -55,7 +55,7 @@ fn closed_before_connect(rows: &[Vec<u8>]) {
     let refused: Vec<&Value> =
         entries.iter().filter(|entry| entry["type"] == "connect.refused").collect();
     // The first one has an entry; those that follow are counted when their interval closes.
-    let first = refused.first().expect("an entry");
+    let first = refused.first().unwrap();
     assert!(first["count"].is_null(), "{first}");
     assert!(refused.len() <= 2, "{refused:#?}");
     let count: u64 = refused.iter().map(|entry| entry["count"].as_u64().unwrap_or(1)).sum();
