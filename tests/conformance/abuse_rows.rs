@@ -1,5 +1,7 @@
 //! Every row of the abuse catalogue that is this has a test of its name.
 
+#![expect(clippy::disallowed_methods, reason = "the sources are files")]
+
 use std::path::Path;
 
 /// Rows: letter, how many.

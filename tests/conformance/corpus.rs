@@ -1,5 +1,7 @@
 //! Every input that fuzzing kept, through the same functions as under libFuzzer (`fuzz/`).
 
+#![expect(clippy::disallowed_methods, reason = "the kept inputs are files")]
+
 use std::path::Path;
 
 #[path = "../../fuzz/harness/mod.rs"]
