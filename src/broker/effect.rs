@@ -5,7 +5,7 @@ use super::input::ConnectionId;
 use crate::mqtt::{
     Connect, EncodedPublish, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will,
 };
-use crate::routing::{SessionKey, Subscription};
+use crate::routing::{Reserved, SessionKey, Subscription};
 use crate::schema::Conforming;
 use crate::session::Author;
 use crate::time::Instant;
@@ -113,6 +113,8 @@ pub(super) struct AcceptedPublish {
     pub(super) session: Option<SessionKey>,
     /// What to answer, and to whom; absent in QoS 0 and for Wills.
     pub(super) acknowledge: Option<Acknowledge>,
+    /// Room among the retained messages, if it is to be one.
+    pub(super) reserved: Reserved,
 }
 
 /// The acknowledgement of one PUBLISH.

@@ -19,7 +19,7 @@ use crate::mqtt::{
 };
 use crate::policy::V3Refusal;
 use crate::refusal::{Refusal, Refused};
-use crate::routing::{Message, kept_bytes};
+use crate::routing::{Message, Reserved, kept_bytes};
 use crate::schema::{Conforming, Outcome};
 use crate::session::{Phase, Received, Timer};
 use crate::time::Now;
@@ -81,18 +81,22 @@ impl Broker {
             Acknowledge { connection: id, packet_id, qos, reason, reason_string }
         });
         let arrived = now.instant;
+        let reserved = self.reserve_retained(&conforming);
         self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
             conforming,
             offset,
             arrived,
             session: Some(session),
             acknowledge,
+            reserved,
         })));
     }
 
     /// Resumes the line: the message and its evidence are on disk.
     pub(super) fn release(&mut self, now: Now, accepted: AcceptedPublish, synced: &Synced) {
-        let AcceptedPublish { conforming, offset, arrived, session, acknowledge } = accepted;
+        let AcceptedPublish { conforming, offset, arrived, session, acknowledge, reserved } =
+            accepted;
+        self.retained.give_back(reserved);
         let recorded = Recorded::new(conforming, offset, synced);
         self.counters.publishes_recorded += 1;
         let kept = self.settings.bounds.message_expiry_seconds_max;
@@ -272,6 +276,18 @@ impl Broker {
         };
         let v3 = self.settings.policy.v3_refusal_for(received.author(), received.topic());
         Err(Stopped::at(received, refusal.into(), v3, false))
+    }
+
+    /// Keeps room for what will be a retained message once it is on disk.
+    pub(super) fn reserve_retained(&mut self, conforming: &Conforming) -> Reserved {
+        let received = conforming.admitted().authorized().received();
+        let (topic, publish) = (received.topic(), received.publish());
+        let quarantined = matches!(conforming.outcome(), Outcome::Quarantined { .. });
+        if quarantined || !publish.retain || publish.payload.is_empty() {
+            return Reserved::default();
+        }
+        let bytes = kept_bytes(topic, &publish.payload, &publish.properties);
+        self.retained.reserve(topic, bytes)
     }
 
     /// Whether one more retained message fits.

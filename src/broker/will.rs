@@ -112,12 +112,14 @@ impl Broker {
                     let ingress = Ingress::Will { connect_index };
                     self.record_publish(now, ingress, &decision, &conforming)
                 };
+                let reserved = self.reserve_retained(&conforming);
                 self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
                     conforming,
                     offset,
                     arrived: now.instant,
                     session: Some(key),
                     acknowledge: None,
+                    reserved,
                 })));
                 (EventKind::WillPublished, refused)
             }

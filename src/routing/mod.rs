@@ -12,5 +12,5 @@ mod tree;
 pub use delivery::{Delivery, EncodedCopies};
 pub(crate) use message::FoundMessage;
 pub use message::{Message, kept_bytes};
-pub use retained::{Retained, Scan};
+pub use retained::{Reserved, Retained, Scan};
 pub use tree::{Eligibility, Interest, SessionKey, Subscription, SubscriptionTree};

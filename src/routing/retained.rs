@@ -14,6 +14,16 @@ use crate::time::Instant;
 pub struct Retained {
     messages: BTreeMap<TopicName, Arc<Message>>,
     bytes: usize,
+    /// What was accepted and is not yet on disk.
+    reserved: Reserved,
+}
+
+/// Room that is kept for a message from its acceptance until it is on disk, so that no number of
+/// messages in one batch passes the bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    messages: usize,
+    bytes: usize,
 }
 
 /// What [`Retained::scan`] came to.
@@ -99,6 +109,20 @@ impl Retained {
         over
     }
 
+    /// Keeps room for a message of `bytes` on `topic`, to be given back by [`Self::give_back`].
+    pub fn reserve(&mut self, topic: &TopicName, bytes: usize) -> Reserved {
+        let messages = usize::from(!self.messages.contains_key(topic));
+        self.reserved.messages += messages;
+        self.reserved.bytes += bytes;
+        Reserved { messages, bytes }
+    }
+
+    /// Gives back what [`Self::reserve`] kept: the message is there now.
+    pub fn give_back(&mut self, reserved: Reserved) {
+        self.reserved.messages -= reserved.messages;
+        self.reserved.bytes -= reserved.bytes;
+    }
+
     /// Whether one more message of `bytes` on `topic` stays within the bounds.
     pub fn has_room(
         &self,
@@ -108,8 +132,10 @@ impl Retained {
         bytes_max: u64,
     ) -> bool {
         let replaced = self.messages.get(topic).map(|message| message.queue_bytes());
-        let messages = self.messages.len() + usize::from(replaced.is_none());
-        let total = (self.bytes + bytes).saturating_sub(replaced.unwrap_or(0));
+        let messages =
+            self.messages.len() + self.reserved.messages + usize::from(replaced.is_none());
+        let total =
+            (self.bytes + self.reserved.bytes + bytes).saturating_sub(replaced.unwrap_or(0));
         messages as u64 <= u64::from(messages_max) && total as u64 <= bytes_max
     }
 

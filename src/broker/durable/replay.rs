@@ -196,7 +196,10 @@ impl Replay {
         };
         let kept = self.broker.settings.bounds.message_expiry_seconds_max;
         let message = Message::recovered(found, kept);
-        self.recovering().remember(&message);
+        // Records further on name messages to sessions of the log only: without one, nothing is kept.
+        if self.broker.durable_sessions > 0 {
+            self.recovering().remember(&message);
+        }
         self.broker.retain(&message);
         let now = self.now();
         self.broker.route(now, &message);
