@@ -308,3 +308,31 @@ fn replay_speed() {
     let (count, took) = (rig.log.len(), began.elapsed());
     println!("{count} records in {took:?}: {:.0}/s", count as f64 / took.as_secs_f64());
 }
+
+#[test]
+fn an_older_connect_that_waited_for_its_record_does_not_take_the_session_back() {
+    let mut rig = Rig::with(Bounds::default(), generous());
+    rig.restart_at(base());
+    // None is on disk when the next comes. The second leaves no record, until the first is seen to
+    // have one; the third has one from the start.
+    let connections: Vec<ConnectionId> = [600, 0, 600]
+        .into_iter()
+        .map(|seconds| {
+            let id = rig.open("dashboard/x");
+            rig.packet(id, Packet::Connect(Box::new(lasting(V5, "x", seconds))));
+            id
+        })
+        .collect();
+    rig.sync();
+    let [first, second, third] = connections[..] else { panic!() };
+    let mut closed = rig.closed.clone();
+    closed.sort_unstable();
+    assert_eq!(closed, [first, second]);
+    let sent = rig.take(third);
+    assert!(matches!(&sent[..], [Packet::ConnAck(_)]), "{sent:?}");
+    let mut replay = empty(Bounds::default());
+    apply(&mut replay, &rig.log);
+    let was = state(&rig.broker);
+    assert_eq!(was, state(&replay.broker));
+    assert_eq!(was.len(), 1, "one session: {was:#?}");
+}
