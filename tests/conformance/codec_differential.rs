@@ -164,6 +164,7 @@ const LAXER: &[(Codec, &str, &str)] = &[
 #[rustfmt::skip]
 const WITNESSES: &[(Peer, ProtocolVersion, &[u8])] = &[
     (Peer::Server, V5, b"\xFB\x00"),
+    (Peer::Server, V5, b"\xF0\x06\x19\x04\x15\x00\x01m"),
     (Peer::Stranger, V3_1_1, b"\x10\x0D\x00\x04MQTT\x04\x0A\x00\x3C\x00\x01c"),
     (Peer::Stranger, V3_1_1, b"\x10\x0D\x00\x04MQTT\x04\x1A\x00\x3C\x00\x01c"),
     (Peer::Stranger, V3_1_1, b"\x10\x0D\x00\x04MQTT\x04\x22\x00\x3C\x00\x01c"),

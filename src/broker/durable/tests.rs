@@ -275,3 +275,31 @@ fn what_goes_into_a_queue_after_it_was_full_survives() {
     let queued = was.iter().filter(|change| change.starts_with("Queued")).count();
     assert_eq!(queued, 5, "{was:#?}");
 }
+
+#[test]
+fn an_older_connect_that_waited_for_its_record_does_not_take_the_session_back() {
+    let mut rig = Rig::with(Bounds::default(), generous());
+    rig.restart_at(base());
+    // None is on disk when the next comes. The second leaves no record, until the first is seen to
+    // have one; the third has one from the start.
+    let connections: Vec<ConnectionId> = [600, 0, 600]
+        .into_iter()
+        .map(|seconds| {
+            let id = rig.open("dashboard/x");
+            rig.packet(id, Packet::Connect(Box::new(lasting(V5, "x", seconds))));
+            id
+        })
+        .collect();
+    rig.sync();
+    let [first, second, third] = connections[..] else { panic!() };
+    let mut closed = rig.closed.clone();
+    closed.sort_unstable();
+    assert_eq!(closed, [first, second]);
+    let sent = rig.take(third);
+    assert!(matches!(&sent[..], [Packet::ConnAck(_)]), "{sent:?}");
+    let mut replay = empty(Bounds::default());
+    apply(&mut replay, &rig.log);
+    let was = state(&rig.broker);
+    assert_eq!(was, state(&replay.broker));
+    assert_eq!(was.len(), 1, "one session: {was:#?}");
+}

@@ -328,3 +328,33 @@ fn b08_retained_messages_beyond_the_bytes_of_a_window_wait_for_acknowledgements(
     assert_eq!(rig.payloads(board).len(), 0, "the last one is larger than all its room");
     assert_eq!((rig.broker.queued, rig.broker.counters().deliveries_dropped), ((0, 0), 1));
 }
+
+#[test]
+fn b08_one_batch_cannot_pass_the_bound_on_retained_messages() {
+    let bounds = Bounds { retained_messages_max: 2, ..Bounds::default() };
+    let mut rig = Rig::with(bounds, LimitsConfig::default());
+    let device = rig.client("device/a", V5);
+    let reasons = |rig: &mut Rig, names: &[&str]| -> Vec<ReasonCode> {
+        for name in names {
+            rig.packet(device, retained(&format!("plant/a/telemetry/{name}"), r#"{"t":1}"#));
+        }
+        rig.sync();
+        let reason = |packet| match packet {
+            Packet::PubAck(ack) => ack.reason,
+            other => panic!("{other:?}"),
+        };
+        rig.take(device).into_iter().map(reason).collect()
+    };
+    use ReasonCode::QuotaExceeded;
+    assert_eq!(
+        reasons(&mut rig, &["x", "y", "z"]).into_iter().filter(|r| *r == QuotaExceeded).count(),
+        1
+    );
+    assert_eq!(rig.broker.retained.len(), 2);
+    // What replaces another needs no place of its own.
+    assert!(!reasons(&mut rig, &["x", "y", "x"]).contains(&QuotaExceeded));
+    rig.packet(device, retained("plant/a/telemetry/x", ""));
+    rig.sync();
+    rig.take(device);
+    assert!(!reasons(&mut rig, &["z"]).contains(&QuotaExceeded), "there is room again");
+}
