@@ -5,7 +5,7 @@
 use std::path::Path;
 
 #[path = "../../fuzz/harness/mod.rs"]
-#[expect(clippy::expect_used, clippy::enum_variant_names, reason = "shared with the fuzz targets")]
+#[expect(clippy::expect_used, reason = "shared with the fuzz targets")]
 mod harness;
 
 /// Runs all inputs of one target; their number.
