@@ -54,11 +54,29 @@ pub enum EntryType {
     Schema,
     /// An operator's act.
     Admin,
+    /// A certificate was seen for the first time, or in a new state.
+    Cert,
+    /// A device signed for earlier messages of its own.
+    Cover,
+    /// A device's messages have a gap in their sequence.
+    Gap,
+    /// The log was read.
+    Query,
+    /// A part of the log left the house.
+    Export,
+    /// Payloads and salts were erased.
+    Erased,
+    /// The log's key was replaced.
+    KeyRotate,
+    /// Something outside vouches for a checkpoint: a time-stamp.
+    Anchor,
+    /// The wall clock was set.
+    TimeStep,
 }
 
 impl EntryType {
     /// Every type, as in the enum.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 27] = [
         Self::Start,
         Self::Stop,
         Self::Connect,
@@ -77,6 +95,15 @@ impl EntryType {
         Self::Policy,
         Self::Schema,
         Self::Admin,
+        Self::Cert,
+        Self::Cover,
+        Self::Gap,
+        Self::Query,
+        Self::Export,
+        Self::Erased,
+        Self::KeyRotate,
+        Self::Anchor,
+        Self::TimeStep,
     ];
 
     /// The name in the entry.
@@ -100,6 +127,15 @@ impl EntryType {
             Self::Policy => "policy",
             Self::Schema => "schema",
             Self::Admin => "admin",
+            Self::Cert => "cert",
+            Self::Cover => "cover",
+            Self::Gap => "gap",
+            Self::Query => "query",
+            Self::Export => "export",
+            Self::Erased => "erased",
+            Self::KeyRotate => "key.rotate",
+            Self::Anchor => "anchor",
+            Self::TimeStep => "time.step",
         }
     }
 }
