@@ -193,9 +193,14 @@ fn serve(
             }
             link.flush()?;
             poll.poll(&mut events, Some(Duration::from_millis(5))).map_err(io("wait"))?;
-            link.receive(&mut buffer, |first, _| {
+            link.receive(&mut buffer, |first, body| {
                 retained += usize::from(first == wire::PUBLISH | RETAIN);
-                Ok(())
+                match body.last() {
+                    Some(&code) if first == wire::SUBACK && code >= 0x80 => {
+                        Err(Failure::Refused("SUBSCRIBE", code))
+                    }
+                    _ => Ok(()),
+                }
             })?;
         }
         shared.served.store(false, Ordering::Release);

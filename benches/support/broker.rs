@@ -238,6 +238,8 @@ fn init_avow(dir: &Path, address: SocketAddr, rules: &str) -> Result<(), Failure
         ("bytes_burst", "1_000_000_000".to_owned()),
         ("connects_per_second", "10_000".to_owned()),
         ("connects_burst", "10_000".to_owned()),
+        ("subscribes_per_second", "10_000".to_owned()),
+        ("subscribes_burst", "10_000".to_owned()),
         ("sessions_max", "64".to_owned()),
         ("queue_messages_max", "1_000_000".to_owned()),
         ("queue_bytes_max", "\"512 MiB\"".to_owned()),

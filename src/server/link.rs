@@ -156,6 +156,8 @@ pub(super) struct Local {
     carried: Cell<(u64, u64)>,
     backlogged: Cell<bool>,
     shard: RefCell<Option<Waker>>,
+    /// Whether the shard will be polled by itself, after the next look at the sockets.
+    shard_yields: Cell<bool>,
     stalled: RefCell<Vec<Rc<Link>>>,
     pool: RefCell<Vec<Vec<u8>>>,
     tasks: Cell<usize>,
@@ -172,6 +174,7 @@ impl Local {
             carried: Cell::default(),
             backlogged: Cell::new(false),
             shard: RefCell::default(),
+            shard_yields: Cell::new(false),
             stalled: RefCell::default(),
             pool: RefCell::default(),
             tasks: Cell::new(0),
@@ -210,9 +213,19 @@ impl Local {
     /// Remembers how to wake the shard.
     pub(super) fn shard_polled(&self, cx: &Context<'_>) {
         *self.shard.borrow_mut() = Some(cx.waker().clone());
+        self.shard_yields.set(false);
+    }
+
+    /// The shard will be polled again after the next look at the sockets, and is not woken before:
+    /// tasks that feed each other would keep the thread from that look.
+    pub(super) fn shard_yields(&self) {
+        self.shard_yields.set(true);
     }
 
     fn wake_shard(&self) {
+        if self.shard_yields.get() {
+            return;
+        }
         if let Some(waker) = self.shard.borrow().as_ref() {
             waker.wake_by_ref();
         }

@@ -100,6 +100,10 @@ struct Shard {
     submit: Submit,
     /// Batches that the writer had no room for, oldest first.
     unsubmitted: VecDeque<(BatchId, Batch)>,
+    /// Batches that the writer has and has not released.
+    at_writer: usize,
+    /// Whether it released some since the last round.
+    released: bool,
     inputs: VecDeque<Input>,
     /// Places among the refused handshakes that wait for this round.
     permits: Vec<OwnedSemaphorePermit>,
@@ -125,6 +129,8 @@ impl Shard {
             messages: parts.messages,
             submit: parts.submit,
             unsubmitted: VecDeque::new(),
+            at_writer: 0,
+            released: false,
             inputs: VecDeque::new(),
             permits: Vec::new(),
             timer: None,
@@ -154,6 +160,8 @@ impl Shard {
         match message {
             Message::Opened(opened) => self.open(*opened),
             Message::Sequenced(batches) => {
+                self.at_writer = self.at_writer.saturating_sub(batches.len());
+                self.released = true;
                 self.inputs.extend(batches.into_iter().map(Input::Sequenced));
             }
             Message::HandshakeRefused(refused) => {
@@ -224,11 +232,12 @@ impl Shard {
             }
         }
         self.permits.clear();
-        if self.broker.poll_timeout().is_some_and(|at| at <= now.instant) {
+        if self.may_fire() && self.broker.poll_timeout().is_some_and(|at| at <= now.instant) {
             let (received_bytes, sent_bytes) = self.local.carried();
             self.broker.handle(now, Input::Carried { received_bytes, sent_bytes });
             self.broker.handle_timeout(now);
         }
+        self.released = false;
         self.broker.finish_round(now);
         while let Some(output) = self.broker.poll_output() {
             self.carry_out(now, output)?;
@@ -244,7 +253,7 @@ impl Shard {
     fn submit(&mut self) -> Result<(), Fault> {
         while let Some((id, batch)) = self.unsubmitted.pop_front() {
             match (self.submit)(id, batch) {
-                Submitted::Taken => {}
+                Submitted::Taken => self.at_writer += 1,
                 Submitted::Full(batch) => {
                     self.unsubmitted.push_front((id, batch));
                     break;
@@ -297,6 +306,12 @@ impl Shard {
         }
     }
 
+    /// Whether what is due may be done now. While others wait for the disk it comes with each
+    /// release, so that a long walk does not keep the writer from the processor.
+    fn may_fire(&self) -> bool {
+        self.at_writer == 0 || self.released
+    }
+
     /// Arms the timer for the core's next timeout; `true` if that has passed already.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
@@ -304,7 +319,7 @@ impl Shard {
             // What a round leaves for the next one is due without a timer, which is as coarse as
             // a millisecond.
             if next <= self.last_round {
-                return true;
+                return self.may_fire();
             }
             // A timer that fires too early costs one look; moving it at every keep alive that is
             // renewed would cost more. Only an earlier deadline moves it.
@@ -372,6 +387,7 @@ impl Future for Shard {
                 break;
             }
         }
+        this.local.shard_yields();
         yield_to_sockets(cx);
         Poll::Pending
     }
