@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use memchr::memmem;
+
 use super::change::{Attached, BadRecord, Change, CopyOf, Source};
 use super::entry::{Fields, entry_type};
 use super::recovering::Recovering;
@@ -17,6 +19,9 @@ use crate::mqtt::{PacketId, QoS, ReasonCode, TopicFilter, TopicName, decode_forw
 use crate::routing::{Delivery, FoundMessage, Message, SessionKey};
 use crate::session::Outbound;
 use crate::time::{Instant, Now, UnixNanos};
+
+/// How every entry of a retained message says so. Texts of clients are escaped.
+const RETAIN_FIELD: &[u8] = br#""retain":true"#;
 
 /// What stands beside a record: payload and properties.
 pub type LogBody<'a> = Option<(&'a [u8], &'a [u8])>;
@@ -120,10 +125,17 @@ impl Replay {
                 self.close_all(at);
             }
             EntryType::RetainClear => self.expire(&Fields::read(record.head)?),
-            EntryType::Publish | EntryType::PublishRefused if record.body.is_none() => {}
+            EntryType::Publish | EntryType::PublishRefused
+                if record.body.is_none() || self.is_nobodys(record.head) => {}
             _ => self.message(kind, record)?,
         }
         Ok(())
+    }
+
+    /// Whether a message was for those alone who were connected: no session is known that it
+    /// could wait for or that sent it, and it is not retained. Seen without reading the entry.
+    fn is_nobodys(&self, head: &[u8]) -> bool {
+        self.broker.sessions.is_empty() && memmem::find(head, RETAIN_FIELD).is_none()
     }
 
     /// The broker began again: whoever was connected is not.
