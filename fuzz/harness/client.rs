@@ -4,15 +4,17 @@
 //! What it checks: nothing arrives or is acknowledged before it is on disk (I4); only what it may
 //! read and asked for (I1); its session is nobody else's (I3); QoS 2 arrives once and in order;
 //! its Receive Maximum and the bound on unwritten bytes hold; what was acknowledged to a publisher
-//! arrives, unless the broker counted it as dropped.
+//! arrives, unless the broker counted it as dropped; a token serves until its end, and the one that
+//! renews it only once that is on disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use avow::broker::ConnectionId;
 use avow::mqtt::{
     Ack, ConnAck, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
     SubAck, SubscriptionOptions, TopicFilter, TopicName, UnsubAck,
 };
+use avow::time::UnixNanos;
 use bytes::Bytes;
 
 use super::plant::bounds;
@@ -44,6 +46,20 @@ pub(crate) struct Live {
     pub(crate) batches_before: u64,
     /// What was sent while the shell did not read.
     pub(crate) held: Vec<Packet>,
+    /// The token that names it, if no certificate does.
+    pub(crate) token: Option<Token>,
+}
+
+/// The token of a connection.
+pub(crate) struct Token {
+    /// When the one in force ends.
+    pub(crate) end: UnixNanos,
+    /// The end has passed, and the broker had its chance to say so.
+    pub(crate) is_over: bool,
+    /// Whether AUTH may renew it.
+    pub(crate) renews: bool,
+    /// The ends of those that were sent and not accepted yet, and the batches asked for before.
+    pub(crate) renewing: VecDeque<(UnixNanos, u64)>,
 }
 
 /// Where a message of the client's own stands.
@@ -220,6 +236,14 @@ impl Client {
         self.given_up = 0;
     }
 
+    /// Whatever came at `now` or before has been seen: from here on a token that has ended must serve
+    /// for nothing.
+    pub(crate) fn seen_until(&mut self, now: UnixNanos) {
+        if let Some(token) = self.live.as_mut().and_then(|live| live.token.as_mut()) {
+            token.is_over |= token.end <= now;
+        }
+    }
+
     pub(crate) fn time_passed(&mut self) {
         self.must_have_session = false;
         if let Some(live) = &mut self.live {
@@ -333,6 +357,27 @@ impl Client {
         self.sending.iter().map(again).collect()
     }
 
+    /// AUTH 0x00: the oldest token that was sent is in force.
+    pub(crate) fn renewed(&mut self, batches_synced: u64) {
+        self.check_token();
+        let token = self.live.as_mut().and_then(|live| live.token.as_mut());
+        let renewed = token.and_then(|token| {
+            let (end, batches_before) = token.renewing.pop_front()?;
+            token.end = end;
+            Some(batches_before)
+        });
+        match renewed {
+            Some(before) => assert!(batches_synced > before, "renewed before it is on disk"),
+            None => assert!(self.is_rude, "AUTH of nothing"),
+        }
+    }
+
+    /// Nothing is answered or delivered to whoever has no token any more.
+    fn check_token(&self) {
+        let token = self.live.as_ref().and_then(|live| live.token.as_ref());
+        assert!(token.is_none_or(|token| !token.is_over), "its token has ended");
+    }
+
     fn sending_of(&self, id: PacketId, qos: QoS, stage: Stage) -> Option<usize> {
         let at = self.sending.iter().position(|sending| {
             sending.packet_id == Some(id) && sending.qos == qos && sending.stage == stage
@@ -409,6 +454,7 @@ impl Client {
     /// PUBLISH.
     pub(crate) fn delivered(&mut self, publish: Publish, synced: &BTreeSet<Vec<u8>>) {
         assert!(self.is_connected(), "a delivery before CONNACK");
+        self.check_token();
         let topic = publish.topic.as_ref().expect("we announced no Topic Alias Maximum");
         assert!(self.may_read(topic.as_str()), "{topic:?} must not be read");
         assert!(synced.contains(&publish.payload[..]), "delivered before it is on disk");
@@ -461,6 +507,7 @@ impl Client {
 
     /// Everything is quiet and the network is good.
     pub(crate) fn check_rest(&self) {
+        self.check_token();
         if !self.is_connected() || self.is_rude {
             return;
         }

@@ -11,7 +11,10 @@ use avow::broker::{
     Replay, Settings,
 };
 use avow::evidence::{Batch, BatchId, LogKey, VerifierKey};
-use avow::identity::{Identity, Role, TokenKeys};
+use avow::identity::token::{
+    NewToken, TokenAlgorithm, TokenKey, TokenKeySpec, TokenKeys, TokenSigner,
+};
+use avow::identity::{Grants, Identity, Role};
 use avow::limits::LimitsConfig;
 use avow::policy::Policy;
 use avow::schema::Schemas;
@@ -45,6 +48,27 @@ who = ["dashboard"]
 receive = ["t/secret/#"]
 "#;
 
+/// The example of RFC 8410, sections 10.1 and 10.3: Ed25519, whose signatures need no randomness.
+const TOKEN_PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+";
+const TOKEN_PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+";
+const TOKEN_KEY: TokenKeySpec<'_> = TokenKeySpec {
+    kid: "1",
+    algorithm: TokenAlgorithm::EdDsa,
+    issuer: "idp",
+    audience: "plant",
+    trust_domain: "plant",
+    role: Role::Dashboard,
+    name_prefix: "",
+    lifetime_seconds_max: 900,
+    public_key_pem: TOKEN_PUBLIC_KEY,
+};
+
 const SEGMENT_BYTES: u64 = 8192;
 
 /// Small, so that a short history reaches them.
@@ -67,12 +91,15 @@ pub(crate) fn bounds() -> Bounds {
 }
 
 fn settings(life: u8) -> Settings {
-    static READ: OnceLock<(Arc<Policy>, Arc<Schemas>)> = OnceLock::new();
-    let (policy, schemas) = READ.get_or_init(|| {
+    static READ: OnceLock<(Arc<Policy>, Arc<Schemas>, Arc<TokenKeys>)> = OnceLock::new();
+    let (policy, schemas, tokens) = READ.get_or_init(|| {
         let none = |name: &str| Err::<String, _>(format!("no {name}"));
         let policy = Policy::parse("policy.toml", POLICY).expect("the policy above is right");
         let schemas = Schemas::parse("registry.toml", "version = 1", none);
-        (Arc::new(policy), Arc::new(schemas.expect("an empty registry is right")))
+        let schemas = schemas.expect("an empty registry is right");
+        let key = TokenKey::new(&TOKEN_KEY).expect("the key above is right");
+        let tokens = TokenKeys::new(vec![key], 1_024, 0).expect("one key is not too many");
+        (Arc::new(policy), Arc::new(schemas), Arc::new(tokens))
     });
     let mut limits = LimitsConfig::default();
     limits.default.messages_per_second = 1_000_000;
@@ -90,7 +117,7 @@ fn settings(life: u8) -> Settings {
         backlog: Backlog::default(),
         policy: Arc::clone(policy),
         schemas: Arc::clone(schemas),
-        tokens: Arc::new(TokenKeys::none()),
+        tokens: Arc::clone(tokens),
         limits,
         about: About { sys_interval_seconds: 0, server_reference: None },
         config_sha256: [0; 32],
@@ -154,12 +181,12 @@ impl Plant {
         self.broker = replay.finish(self.now);
     }
 
-    /// A connection whose handshake is done.
-    pub(crate) fn open(&mut self, identity: &Identity) -> ConnectionId {
+    /// A connection whose handshake is done; `identity` is that of its certificate, if it showed one.
+    pub(crate) fn open(&mut self, identity: Option<&Identity>) -> ConnectionId {
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let facts = ConnectionFacts {
-            certificate: Some(Certified {
+            certificate: identity.map(|identity| Certified {
                 identity: identity.clone(),
                 x5t: [0; 32],
                 spki_sha256: [0; 32],
@@ -180,6 +207,17 @@ impl Plant {
 
     pub(crate) fn input(&mut self, input: Input) {
         self.broker.handle(self.now, input);
+    }
+
+    /// A token for `name` from now on, and when it ends.
+    pub(crate) fn token(&self, name: &str, lifetime_seconds: u64) -> (String, UnixNanos) {
+        static SIGNER: OnceLock<TokenSigner> = OnceLock::new();
+        let signer = SIGNER
+            .get_or_init(|| TokenSigner::new(&TOKEN_KEY, TOKEN_PRIVATE_KEY).expect("its key"));
+        let issued = self.now.unix;
+        let new = NewToken { name, jti: "1", issued, lifetime_seconds, grants: Grants::NONE };
+        let end = UnixNanos::from_seconds(issued.as_seconds() + lifetime_seconds);
+        (signer.sign(&new).expect("a token"), end)
     }
 
     /// Lets time pass, timers fire one after the other.
@@ -233,8 +271,9 @@ impl Plant {
     }
 }
 
-/// The two clients' identities.
-pub(crate) fn identity(number: usize) -> Identity {
-    let (role, name) = [(Role::Device, "x"), (Role::Dashboard, "x")][number % 2];
-    Identity::new("plant", role, name, "plant").expect("a name that is one")
+/// The two clients' identities, by certificate or by token.
+pub(crate) fn identity(number: usize, by_token: bool) -> Identity {
+    let role = [Role::Device, Role::Dashboard][number % 2];
+    let issuer = if by_token { "token:idp" } else { "plant" };
+    Identity::new("plant", role, "x", issuer).expect("a name that is one")
 }

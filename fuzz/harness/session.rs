@@ -1,24 +1,24 @@
 //! A history of two clients and one broker: connect, publish, subscribe, acknowledge, disconnect,
 //! reconnect, restart.
 //!
-//! An input is a header byte (protocol versions, immediate or delayed disk and socket) and one
-//! operation after another. The clients keep the rules, unless an operation says otherwise, and
-//! remember what the specification has them remember; [`super::client`] holds what they check at
-//! each packet. When the history is over the network is mended and everything must come to rest:
-//! nothing owed, nothing unanswered.
+//! An input is a header byte (protocol versions, immediate or delayed disk and socket, whether the
+//! second client comes by token) and one operation after another. The clients keep the rules, unless
+//! an operation says otherwise, and remember what the specification has them remember;
+//! [`super::client`] holds what they check at each packet. When the history is over the network is
+//! mended and everything must come to rest: nothing owed, nothing unanswered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use avow::broker::{CloseCause, ConnectionId, EventKind, Input, Output};
 use avow::mqtt::{
-    ClientId, Connect, ConnectProperties, Decoded, Decoder, Disconnect, DisconnectProperties,
-    Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilter,
-    SubscriptionOptions, TopicName, Unsubscribe, Will, WillProperties,
+    Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoded, Decoder, Disconnect,
+    DisconnectProperties, Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, Subscribe,
+    SubscribeFilter, SubscriptionOptions, TopicName, Unsubscribe, Will, WillProperties,
 };
 use bytes::Bytes;
 
-use super::client::{Client, Live, Sending, Stage, TOPICS};
+use super::client::{Client, Live, Sending, Stage, TOPICS, Token};
 use super::plant::{Plant, bounds, identity};
 
 const FILTERS: [&str; 10] = [
@@ -33,6 +33,8 @@ const FILTERS: [&str; 10] = [
     "t/secret/#",
     "t/a/#",
 ];
+/// Lifetimes of tokens, in seconds.
+const LIFETIMES: [u64; 4] = [1, 10, 60, 300];
 const OPERATIONS_MAX: usize = 400;
 /// More than any history needs to come to rest.
 const SETTLE_ROUNDS_MAX: usize = 2_000;
@@ -58,6 +60,8 @@ struct History {
     /// Connections that a client has given up and the broker has not closed.
     stale: BTreeMap<ConnectionId, usize>,
     next_payload: u64,
+    /// Whether the second client shows a token instead of a certificate.
+    has_token: bool,
     syncs_at_once: bool,
     writes_at_once: bool,
 }
@@ -73,6 +77,7 @@ impl History {
             ],
             stale: BTreeMap::new(),
             next_payload: 1,
+            has_token: header & 16 != 0,
             syncs_at_once: header & 4 != 0,
             writes_at_once: header & 8 != 0,
         }
@@ -99,6 +104,7 @@ impl History {
             16 if operation > 64 => self.restart(),
             16 | 17 => drop(self.plant.sync()),
             18 => self.written(who),
+            _ if self.has_token && who == 1 => self.renew(who, script.byte()?),
             _ => self.send(who, Packet::PingReq),
         }
         self.react();
@@ -111,7 +117,10 @@ impl History {
             self.stale.insert(live.connection, who);
         }
         client.ended();
-        let connection = self.plant.open(&identity(who));
+        let by_token = self.has_token && who == 1;
+        let certified = (!by_token).then(|| identity(who, false));
+        let connection = self.plant.open(certified.as_ref());
+        let shown = by_token.then(|| self.plant.token("x", LIFETIMES[usize::from(flags >> 6)]));
         let is_v5 = client.version.is_v5();
         let clean_start = flags & 1 != 0 || client.needs_clean;
         let expiry = if flags & 2 == 0 { 100 } else { u32::from(detail % 4) };
@@ -121,20 +130,21 @@ impl History {
             let payload = self.next_payload;
             self.next_payload += 1;
             let delay = (is_v5 && flags & 32 != 0).then_some(u32::from(detail % 16));
-            Will {
-                topic: TopicName::parse("t/will").expect("a topic"),
-                payload: Bytes::from(payload.to_string()),
-                qos: QoS::from_bits(detail % 3).unwrap_or_default(),
-                retain: false,
-                properties: WillProperties { delay_seconds: delay, ..Default::default() },
-            }
+            will(payload, QoS::from_bits(detail % 3).unwrap_or_default(), delay)
         });
-        let properties = ConnectProperties {
+        let mut properties = ConnectProperties {
             session_expiry_seconds: Some(expiry),
             receive_maximum,
             maximum_packet_size,
             ..Default::default()
         };
+        // By the method, or in the password field.
+        let renews = is_v5 && detail & 4 == 0;
+        let (text, end) = shown.unzip();
+        let (data, password) = if renews { (text, None) } else { (None, text) };
+        properties.authentication_method = data.is_some().then(|| "JWT".to_owned());
+        properties.authentication_data = data.map(Bytes::from);
+        let token = end.map(|end| Token { end, is_over: false, renews, renewing: VecDeque::new() });
         let window = bounds().send_window_messages_max;
         let wish = receive_maximum.filter(|_| is_v5);
         client.connecting(Live {
@@ -150,6 +160,7 @@ impl History {
             in_flight: BTreeSet::new(),
             batches_before: self.plant.batches.0,
             held: Vec::new(),
+            token,
         });
         let connect = Connect {
             version: client.version,
@@ -158,8 +169,8 @@ impl History {
             // The same text for both: a session belongs to an identity *and* a Client Identifier.
             client_id: ClientId::new("x"),
             will,
-            user_name: None,
-            password: None,
+            user_name: password.is_some().then(|| "x".to_owned()),
+            password: password.map(Bytes::from),
             properties: if is_v5 { properties } else { Default::default() },
         };
         let packets = vec![Packet::Connect(Box::new(connect))];
@@ -269,6 +280,27 @@ impl History {
         self.clients[who].ended();
     }
 
+    /// Sends another token for the one that names a client; now and then one of somebody else.
+    fn renew(&mut self, who: usize, how: u8) {
+        let Some(live) = self.clients[who].live.as_mut().filter(|live| live.is_connected) else {
+            return;
+        };
+        let Some(renewed) = live.token.as_mut().filter(|token| token.renews) else { return };
+        let is_own = how < 240;
+        let lifetime = LIFETIMES[usize::from(how) % LIFETIMES.len()];
+        let (token, end) = self.plant.token(if is_own { "x" } else { "y" }, lifetime);
+        if is_own {
+            renewed.renewing.push_back((end, self.plant.batches.0));
+        }
+        let properties = AuthProperties {
+            authentication_method: Some("JWT".to_owned()),
+            authentication_data: Some(Bytes::from(token)),
+            ..Default::default()
+        };
+        let reason = ReasonCode::ReAuthenticate;
+        self.send(who, Packet::Auth(Box::new(Auth { reason, properties })));
+    }
+
     /// Whatever packet the next bytes are, as a client sends it that keeps no rule.
     fn rude(&mut self, who: usize, script: &mut Script<'_>) -> Option<()> {
         let count = usize::from(script.byte()? % 32);
@@ -361,6 +393,8 @@ impl History {
             }
             self.check_bounds();
             if quiet {
+                let now = self.plant.now.unix;
+                self.clients.iter_mut().for_each(|client| client.seen_until(now));
                 return happened;
             }
             happened = true;
@@ -430,7 +464,8 @@ impl History {
                 self.plant.input(Input::Closed { connection, cause: CloseCause::Ours });
             }
             Output::Event(event) if event.kind == EventKind::Violated => {
-                let who = (0..2).find(|who| event.identity == Some(identity(*who)));
+                let is_of = |who: usize| identity(who, self.has_token && who == 1);
+                let who = (0..2).find(|who| event.identity == Some(is_of(*who)));
                 let is_rude = who.is_some_and(|who| self.clients[who].is_rude);
                 assert!(is_rude, "a client that kept the rules broke them: {event:?}");
             }
@@ -460,6 +495,10 @@ impl History {
             Packet::SubAck(ack) => client.suback(&ack),
             Packet::UnsubAck(ack) => client.unsuback(&ack),
             Packet::PingResp => {}
+            Packet::Auth(auth) => {
+                assert_eq!(auth.reason, ReasonCode::Success);
+                client.renewed(self.plant.batches.1);
+            }
             Packet::Disconnect(disconnect) => {
                 let reason = disconnect.reason;
                 assert_ne!(reason, ReasonCode::SessionTakenOver, "a live connection, taken over");
@@ -502,6 +541,16 @@ impl History {
         for client in &self.clients {
             client.check_rest();
         }
+    }
+}
+
+fn will(payload: u64, qos: QoS, delay_seconds: Option<u32>) -> Will {
+    Will {
+        topic: TopicName::parse("t/will").expect("a topic"),
+        payload: Bytes::from(payload.to_string()),
+        qos,
+        retain: false,
+        properties: WillProperties { delay_seconds, ..Default::default() },
     }
 }
 

@@ -96,7 +96,7 @@ pub(super) fn load_tls(config: &Config) -> Result<ListenerTls, CliFailure> {
         issuers
             .push(made.map_err(|fault| config.problem_at(setting, SettingProblem::Issuer(fault)))?);
     }
-    let issuers = Arc::new(Issuers::new(issuers)?);
+    let issuers = Arc::new(Issuers::new(issuers).map_err(setting::of_issuers(config))?);
     let chain = setting::read(config, Setting::Certificate, &config.tls.certificate)?;
     let key = setting::read_secret(config, Setting::TlsKey, &config.tls.key)?;
     let chain_name = config.tls.certificate.display().to_string();

@@ -61,6 +61,22 @@ pub enum SettingProblem {
     #[error("`anchors`: {0}")]
     #[diagnostic(help("name a PEM file with the certificates of the CAs that sign its clients"))]
     Issuer(IssuerFault),
+    /// A CA that two issuers trust, so that neither is bound by it.
+    #[error(
+        "`anchors`: issuer `{second}` trusts a CA that issuer `{first}` (line {line}) trusts too"
+    )]
+    #[diagnostic(help(
+        "take the certificate out of one of the two files: whoever has this CA could choose which \
+         of the issuers its clients come from"
+    ))]
+    SharedAnchor {
+        /// The issuer that stands first.
+        first: String,
+        /// The line of its `anchors`.
+        line: usize,
+        /// The issuer that stands second, where the problem is told.
+        second: String,
+    },
     /// A key that verifies no tokens.
     #[error("`public_key`: {0}")]
     #[diagnostic(help(
@@ -68,6 +84,20 @@ pub enum SettingProblem {
          `avow init` makes one"
     ))]
     TokenKey(TokenKeyFault),
+    /// A key of tokens that stands there twice, so that neither is bound by what it may name.
+    #[error("`public_key`: key `{second}` is the same as key `{first}` (line {line})")]
+    #[diagnostic(help(
+        "remove one of the two [[token_key]], or make a key of its own for it: whoever signs with \
+         this one could choose by `kid` what it may name"
+    ))]
+    SharedTokenKey {
+        /// The `kid` of the one that stands first.
+        first: String,
+        /// The line of its `public_key`.
+        line: usize,
+        /// The `kid` of the one that stands second, where the problem is told.
+        second: String,
+    },
     /// A key that signs no tokens.
     #[error("`signing_key`: {0}")]
     #[diagnostic(help(
@@ -229,6 +259,31 @@ fn judge(
     Ok(())
 }
 
+/// For [`Result::map_err`] of putting the issuers together: a CA that two of them trust stands at the
+/// second.
+pub(super) fn of_issuers(config: &Config) -> impl FnOnce(IssuerFault) -> CliFailure {
+    |fault| {
+        let IssuerFault::SharedAnchor { first, second } = fault else { return fault.into() };
+        let number = |id: &str| config.issuers.iter().position(|issuer| issuer.id == id);
+        let [one, other] = [&first, &second].map(|id| Setting::Anchors(number(id).unwrap_or(0)));
+        let line = config.line_of(one);
+        let problem = SettingProblem::SharedAnchor { first, line, second };
+        config.problem_at(other, problem).into()
+    }
+}
+
+/// For [`Result::map_err`] of putting the keys of tokens together: likewise.
+pub(super) fn of_token_keys(config: &Config) -> impl FnOnce(TokenKeyFault) -> CliFailure {
+    |fault| {
+        let TokenKeyFault::Shared { first, second } = fault else { return fault.into() };
+        let number = |kid: &str| config.tokens.keys.iter().position(|key| key.kid == kid);
+        let [one, other] = [&first, &second].map(|kid| Setting::TokenKey(number(kid).unwrap_or(0)));
+        let line = config.line_of(one);
+        let problem = SettingProblem::SharedTokenKey { first, line, second };
+        config.problem_at(other, problem).into()
+    }
+}
+
 /// For [`Result::map_err`] of opening the log: what its disk refuses stands at the line that names
 /// its directory.
 pub(super) fn of_log(config: &Config) -> impl FnOnce(StorageFault) -> CliFailure {
@@ -257,95 +312,4 @@ pub(super) fn of_server(config: &Config) -> impl FnOnce(Fault) -> CliFailure {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the tests break files")]
-pub(in crate::cli) mod tests {
-    use super::*;
-    use crate::cli::plant::Plan;
-    use crate::cli::record::{Recorder, log_key};
-
-    /// A broker's directory, whose log has one signed entry.
-    pub(in crate::cli) fn plant() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        let plan = Plan {
-            name: "mill".to_owned(),
-            trust_domain: "mill.example".to_owned(),
-            hosts: Vec::new(),
-            listen: "127.0.0.1:8883".to_owned(),
-            metrics: "127.0.0.1:9464".to_owned(),
-        };
-        plan.make(dir.path(), crate::cli::unix_now()).unwrap();
-        let mut recorder = Recorder::open(&crate::config::load(dir.path()).unwrap()).unwrap();
-        recorder.record("note", "x", &[]).unwrap();
-        recorder.close().unwrap();
-        dir
-    }
-
-    /// The configuration with `from` replaced by `to`, and the line of the latter, from 1.
-    fn changed(dir: &Path, from: &str, to: &str) -> (Config, usize) {
-        let path = dir.join("avow.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "no {from}");
-        let text = text.replacen(from, to, 1);
-        std::fs::write(&path, &text).unwrap();
-        let line = text.lines().position(|line| line.contains(to)).unwrap() + 1;
-        (crate::config::load(dir).unwrap(), line)
-    }
-
-    /// What `failed` says, which must be a problem of `line`.
-    fn said<T>(failed: Result<T, CliFailure>, line: usize) -> String {
-        let Err(CliFailure::Setting(errors)) = failed else { panic!("not a setting") };
-        assert_eq!(errors.iter().next().unwrap().line(), line, "{errors}");
-        errors.plain()
-    }
-
-    #[test]
-    fn another_origin_or_key_than_the_log_s_is_told_with_line_field_and_fix() {
-        let dir = plant();
-        let (config, line) = changed(dir.path(), "\"mill.example/mill\"", "\"mill.example/b\"");
-        let text = said(log_key(&config), line);
-        assert!(text.contains("`origin` is `mill.example/b`"), "{text}");
-        assert!(text.contains("write `origin = \"mill.example/mill\"`"), "{text}");
-        assert!(said(Recorder::open(&config).map(|_| ()), line).contains("checkpoint"));
-
-        let dir = plant();
-        let other = plant();
-        let key = other.path().join("certs/log.key").display().to_string();
-        let to = format!("file:{key}");
-        let (config, line) = changed(dir.path(), "file:certs/log.key", &to);
-        let text = said(log_key(&config), line);
-        assert!(text.contains("`key` is not the key of this log"), "{text}");
-        assert!(text.contains("put back the key"), "{text}");
-        // A new log needs its verifier key beside it too.
-        let (config, _) = changed(dir.path(), "directory = \"log\"", "directory = \"new\"");
-        let text = said(log_key(&config), line);
-        assert!(text.contains("log.vkey"), "{text}");
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told_at_the_line_that_names_it() {
-        let dir = plant();
-        let (config, line) = changed(dir.path(), "file:certs/log.key", "env:AVOW_NO_SUCH");
-        let text = said(log_key(&config), line);
-        assert!(text.contains("set AVOW_NO_SUCH where `avow` runs"), "{text}");
-        let (config, line) = changed(dir.path(), "\"policy.toml\"", "\"polcy.toml\"");
-        let text = said(crate::cli::policy::of(&config), line);
-        assert!(text.contains("polcy.toml") && text.contains("No such file"), "{text}");
-        let load = |config: &Config| crate::cli::check::load_tls(config).map(|_| ());
-        let (config, line) = changed(dir.path(), "file:certs/server.key", "file:certs/ca.pem");
-        let text = said(load(&config), line);
-        assert!(text.contains("holds no private key") && !text.contains("File("), "{text}");
-        let (config, line) = changed(dir.path(), "\"certs/server.pem\"", "\"certs/none.pem\"");
-        assert!(said(load(&config), line).contains("certs/none.pem"));
-    }
-
-    #[test]
-    fn a_port_that_is_taken_is_told_at_its_line() {
-        let dir = plant();
-        let (config, line) = changed(dir.path(), "127.0.0.1:9464", "127.0.0.1:9465");
-        let address = config.metrics.as_ref().unwrap().address;
-        let source = io::Error::from(ErrorKind::AddrInUse);
-        let failed: Result<(), _> = Err(of_server(&config)(Fault::Listen { address, source }));
-        let text = said(failed, line);
-        assert!(text.contains("write another port in `address`"), "{text}");
-    }
-}
+pub(in crate::cli) mod tests;

@@ -99,7 +99,8 @@ pub(super) fn keys(config: &Config) -> Result<TokenKeys, CliFailure> {
     }
     let bytes_max = usize::try_from(config.tokens.bytes_max).unwrap_or(usize::MAX);
     // The configuration has counted the keys, and compared their names.
-    Ok(TokenKeys::new(keys, bytes_max, config.tokens.leeway.as_secs())?)
+    let keys = TokenKeys::new(keys, bytes_max, config.tokens.leeway.as_secs());
+    keys.map_err(setting::of_token_keys(config))
 }
 
 pub(super) fn run(dir: &Path, verb: &TokenVerb) -> Result<Answer, CliFailure> {

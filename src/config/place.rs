@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
-use crate::source::SourceErrors;
+use crate::source::{SourceErrors, line_and_column};
 
 /// A value whose use can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,5 +115,12 @@ impl Config {
         let FileText { name, text } = &self.text;
         let (root, _) = DeTable::parse_recoverable(text);
         SourceErrors::one(name, text, setting.span(root.get_ref()), problem)
+    }
+
+    /// The line of `setting`, from 1, for a problem that has two places.
+    pub fn line_of(&self, setting: Setting) -> usize {
+        let text = &self.text.text;
+        let (root, _) = DeTable::parse_recoverable(text);
+        line_and_column(text, setting.span(root.get_ref()).start).0
     }
 }

@@ -120,7 +120,7 @@ impl TokenKeys {
     /// an issuer's clock may be ahead of ours: it widens `nbf` and `iat`, never `exp`.
     ///
     /// # Errors
-    /// [`TokenKeyFault::Count`] or [`TokenKeyFault::KidTwice`].
+    /// [`TokenKeyFault::Count`], [`TokenKeyFault::KidTwice`] or [`TokenKeyFault::Shared`].
     pub fn new(
         keys: Vec<TokenKey>,
         bytes_max: usize,
@@ -130,8 +130,14 @@ impl TokenKeys {
             return Err(TokenKeyFault::Count(keys.len()));
         }
         for (at, key) in keys.iter().enumerate() {
-            if keys.iter().take(at).any(|other| other.kid() == key.kid()) {
-                return Err(TokenKeyFault::KidTwice(key.kid().to_owned()));
+            for other in keys.iter().take(at) {
+                if other.kid() == key.kid() {
+                    return Err(TokenKeyFault::KidTwice(key.kid().to_owned()));
+                }
+                if other.is_same(key) {
+                    let (first, second) = (other.kid().to_owned(), key.kid().to_owned());
+                    return Err(TokenKeyFault::Shared { first, second });
+                }
             }
         }
         Ok(Self { keys, bytes_max: bytes_max.min(TOKEN_BYTES_LIMIT), leeway_seconds })

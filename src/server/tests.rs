@@ -407,36 +407,3 @@ fn a_fault_of_the_writer_ends_the_server() {
     let fault = running.wait().unwrap_err();
     assert_eq!((fault.to_string().contains("no space left"), fault.exit_code()), (true, 70));
 }
-
-/// Resident memory of this process, in KiB.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-#[test]
-#[ignore = "measures; run it alone: cargo test --lib idle_memory -- --ignored --nocapture"]
-fn idle_memory() {
-    const COUNT: u64 = 3_000;
-    raise_open_files().unwrap();
-    let site = Site::new();
-    let mut options = options(&site);
-    options.bounds.handshakes_per_address_max = 10_000;
-    let running = start(options).unwrap();
-    let config = site.client("press-7");
-    let mut sockets = Vec::new();
-    // What the first ones cost is not the price of a connection.
-    for _ in 0..50 {
-        sockets.push(connect(&config, running.local_addr()).unwrap().into_parts().1);
-    }
-    let before = resident_kib();
-    for _ in 0..COUNT {
-        // The client's TLS state is dropped at once: what remains is the server's.
-        sockets.push(connect(&config, running.local_addr()).unwrap().into_parts().1);
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    let grown = resident_kib() - before;
-    println!("{grown} KiB for {COUNT} connections: {:.1} KiB each", grown as f64 / COUNT as f64);
-    assert!(grown / COUNT <= 40);
-}

@@ -233,4 +233,4 @@ impl Write for Records {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

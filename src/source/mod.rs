@@ -204,7 +204,7 @@ pub(crate) fn named(file_name: &str, text: &str) -> Arc<NamedSource<String>> {
     Arc::new(NamedSource::new(file_name, text.to_owned()))
 }
 
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;

@@ -202,6 +202,11 @@ impl Plant {
 
     /// Serves, and waits until it does.
     pub(crate) fn serve(&self) -> Broker {
+        self.start().serving_within(SERVING_WITHIN)
+    }
+
+    /// Starts the broker, which does not serve yet.
+    pub(crate) fn start(&self) -> Broker {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -213,26 +218,16 @@ impl Plant {
             .stderr(log)
             .spawn()
             .expect("the broker starts");
-        let mut broker = Broker {
+        Broker {
             child,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, self.metrics_port)),
             log: self.beside("serve.log"),
-        };
-        let began = Instant::now();
-        while !broker.is_healthy() {
-            if let Some(status) = broker.child.try_wait().unwrap() {
-                panic!("the broker ended with {status}:\n{}", broker.said());
-            }
-            let waited = began.elapsed();
-            assert!(waited < SERVING_WITHIN, "no broker after {waited:?}:\n{}", broker.said());
-            std::thread::sleep(Duration::from_millis(10));
         }
-        broker
     }
 }
 
-/// A broker that serves.
+/// A broker that runs.
 pub(crate) struct Broker {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -251,6 +246,34 @@ impl Broker {
     /// What it wrote so far, of all its runs.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub(crate) fn serving_within(mut self, within: Duration) -> Self {
+        let began = Instant::now();
+        while !self.is_healthy() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the broker ended with {status}:\n{}", self.said());
+            }
+            let waited = began.elapsed();
+            assert!(waited < within, "no broker after {waited:?}:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self
+    }
+
+    /// The first answer of `/healthz`.
+    #[track_caller]
+    pub(crate) fn health_within(&self, within: Duration) -> String {
+        let began = Instant::now();
+        loop {
+            if let Some(answer) = get(self.metrics, "/healthz") {
+                return answer;
+            }
+            assert!(began.elapsed() < within, "no answer:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Whether `/healthz` answers 200.

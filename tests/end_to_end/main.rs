@@ -2,8 +2,10 @@
 //!
 //! Each test makes a plant of its own in a scratch directory and serves it on loopback
 //! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
-//! hold the promise of the log, [`refusals`] is bad input of every kind, [`websocket`] is the way in
-//! for browsers, [`tokens`] what names those without a certificate, [`proxy`] the one behind a proxy, [`demo`] is the command of the README.
+//! hold the promise of the log, [`refusals`] is bad input of every kind, [`starting`] is what
+//! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
+//! those without a certificate, [`proxy`] the one behind a proxy, [`demo`] is the command of the
+//! README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
@@ -23,6 +25,8 @@ mod raw;
 mod refusals;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod starting;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]

@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Broker, Bundle, Plant, beside_this, run};
@@ -54,11 +53,11 @@ impl Stage {
         self.plant.audit_verify().exits(0);
     }
 
-    /// Runs a client's script, which must say that everything arrived.
-    fn runs(self, command: &mut Command, version: Version) {
+    /// Runs a client's script, which must say that everything arrived. `more` are arguments of its own.
+    pub(crate) fn runs(self, command: &mut Command, version: Version, more: &[&str]) {
         command.args([level(version), HOST, &self.plant.port.to_string()]);
         command.arg(&self.device.dir).arg(&self.dashboard.dir);
-        command.args([&self.topic, &COUNT.to_string()]);
+        command.args([&self.topic, &COUNT.to_string()]).args(more);
         self.succeeds(command);
     }
 
@@ -145,15 +144,23 @@ fn mosquitto_speaks_5_0() {
 
 // --- paho-mqtt, Python --------------------------------------------------------------------------
 
-fn paho(version: Version) {
+/// The script, if what it runs on is there.
+pub(crate) fn paho_script() -> Option<Command> {
     let python = std::env::var("AVOW_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let why = "Python's paho-mqtt 2 is not installed (PyPI: paho-mqtt)";
     let mut probe = Command::new(&python);
     if !is_there("paho-mqtt", probe.args(["-c", "import paho.mqtt.enums"]), why) {
-        return;
+        return None;
     }
-    let mut command = Command::new(python);
-    Stage::new().runs(command.arg(beside_this("clients/paho_client.py")), version);
+    let mut script = Command::new(python);
+    script.arg(beside_this("clients/paho_client.py"));
+    Some(script)
+}
+
+fn paho(version: Version) {
+    if let Some(mut script) = paho_script() {
+        Stage::new().runs(&mut script, version, &[]);
+    }
 }
 
 #[test]
@@ -168,15 +175,28 @@ fn paho_speaks_5_0() {
 
 // --- MQTT.js, Node ------------------------------------------------------------------------------
 
-fn mqtt_js(version: Version) {
-    let script: PathBuf = beside_this("clients/js/client.js");
-    let why = "MQTT.js is not installed (npm ci in tests/end_to_end/clients/js)";
+/// Whether Node has the module.
+pub(crate) fn js_is_there(module: &str) -> bool {
+    let why = "it is not installed (npm ci in tests/end_to_end/clients/js)";
     let mut probe = Command::new("node");
-    probe.args(["-e", "require('mqtt')"]).current_dir(script.parent().unwrap());
-    if !is_there("MQTT.js", &mut probe, why) {
-        return;
+    probe.args(["-e", &format!("require('{module}')")]).current_dir(beside_this("clients/js"));
+    is_there(module, &mut probe, why)
+}
+
+/// One of the scripts, if what it runs on is there.
+pub(crate) fn js_script(name: &str) -> Option<Command> {
+    if !js_is_there("mqtt") {
+        return None;
     }
-    Stage::new().runs(Command::new("node").arg(script), version);
+    let mut script = Command::new("node");
+    script.arg(beside_this("clients/js").join(name));
+    Some(script)
+}
+
+fn mqtt_js(version: Version) {
+    if let Some(mut script) = js_script("client.js") {
+        Stage::new().runs(&mut script, version, &[]);
+    }
 }
 
 #[test]

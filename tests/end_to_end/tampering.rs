@@ -161,6 +161,13 @@ fn what_no_checkpoint_covers_is_an_unsigned_tail() {
     };
     let said = plant.audit_verify().exits(0);
     let whole = tail(&said).unwrap_or_else(|| panic!("no unsigned tail: {said:#?}"));
+    // Whoever reads is told that there is more, beside what they asked for.
+    let note = format!("note: {whole} newer entries are not yet under a checkpoint");
+    for verb in ["tail", "query"] {
+        let read = run(&mut plant.avow(&["audit", verb, "--json"]));
+        assert!(read.err.contains(&note), "{note}: {read:#?}");
+        assert!(!read.out.contains("newer"), "{read:#?}");
+    }
     assert!(whole >= 10, "{said:#?}");
     let segments = segments(&plant);
     let path = segments.last().unwrap();

@@ -1,13 +1,12 @@
-//! Tokens, from `avow token issue` to the log: MQTT.js and bytes by hand over WebSocket, and a
-//! device listener that wants none of it.
+//! Tokens, from `avow token issue` to the log: paho-mqtt, MQTT.js and bytes by hand over WebSocket,
+//! and a device listener that wants none of it.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Plant, beside_this, free_port, run};
+use crate::harness::{Plant, free_port, run};
 use crate::raw::{Answer, Raw, Version, connect, packet, tls};
-use crate::strangers::{COUNT, HOST, Stage, level};
-use crate::websocket::{self, BINARY, CLOSE, ORIGIN, Socket, frame, js_is_there};
+use crate::strangers::{COUNT, HOST, Stage, js_script, level, paho_script};
+use crate::websocket::{self, BINARY, CLOSE, ORIGIN, Socket, frame};
 
 /// A plant whose WebSocket listener asks nobody for a certificate, and the listener's port.
 fn plant(origin: &str) -> (Plant, u16) {
@@ -207,18 +206,34 @@ fn tokens_are_issued_and_shown_at_the_command_line() {
     plant.audit_verify().exits(0);
 }
 
+// --- paho-mqtt ----------------------------------------------------------------------------------
+
+fn paho(version: Version) {
+    let Some(mut script) = paho_script() else { return };
+    let (plant, port) = plant(ORIGIN);
+    let stage = Stage::of(plant);
+    let token = issue(&stage.plant, "wall", &[]);
+    stage.runs(&mut script, version, &[&port.to_string(), ORIGIN, &token]);
+}
+
+#[test]
+fn paho_with_a_token_for_its_password_speaks_3_1_1() {
+    paho(Version::V3);
+}
+
+#[test]
+fn paho_with_a_token_for_its_password_speaks_5_0() {
+    paho(Version::V5);
+}
+
 // --- MQTT.js ------------------------------------------------------------------------------------
 
 fn mqtt_js(version: Version, how: &str) {
-    if !js_is_there("mqtt", "MQTT.js is not installed (npm ci in tests/end_to_end/clients/js)") {
-        return;
-    }
+    let Some(mut command) = js_script("token.js") else { return };
     let (plant, port) = plant(ORIGIN);
     let stage = Stage::of(plant);
     let first = issue(&stage.plant, "wall", &[]);
     let second = issue(&stage.plant, "wall", &[]);
-    let mut command = Command::new("node");
-    command.stdin(Stdio::null()).arg(beside_this("clients/js/token.js"));
     command.args([how, level(version), HOST, &port.to_string(), ORIGIN]);
     command.args([&stage.plant.port.to_string()]).arg(&stage.device.dir);
     command.args([&stage.topic, &COUNT.to_string(), &first, &second]);

@@ -12,7 +12,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use crate::harness::{Broker, Bundle, Plant, beside_this, free_port, run};
 use crate::raw::{Answer, Raw, Version, connect, packet, publish, secure, socket, tls};
-use crate::strangers::{COUNT, HOST, Stage, is_there, level};
+use crate::strangers::{COUNT, HOST, Stage, is_there, js_is_there, js_script, level};
 
 pub(crate) const ORIGIN: &str = "https://wall.plant.example";
 pub(crate) const BINARY: u8 = 0x82;
@@ -463,20 +463,10 @@ fn without_a_certificate_nobody_gets_in_however_the_listener_asks() {
 
 // --- MQTT.js in Node ----------------------------------------------------------------------------
 
-pub(crate) fn js_is_there(module: &str, why: &str) -> bool {
-    let mut probe = Command::new("node");
-    probe.args(["-e", &format!("require('{module}')")]).current_dir(beside_this("clients/js"));
-    is_there(module, &mut probe, why)
-}
-
 fn mqtt_js(version: Version) {
-    if !js_is_there("mqtt", "MQTT.js is not installed (npm ci in tests/end_to_end/clients/js)") {
-        return;
-    }
+    let Some(mut command) = js_script("client.js") else { return };
     let (plant, port) = plant(ORIGIN, "");
     let stage = Stage::of(plant);
-    let mut command = Command::new("node");
-    command.arg(beside_this("clients/js/client.js"));
     command.args([level(version), HOST, &port.to_string()]);
     command.arg(&stage.device.dir).arg(&stage.dashboard.dir);
     command.args([&stage.topic, &COUNT.to_string(), ORIGIN]);
@@ -497,10 +487,9 @@ fn mqtt_js_over_websocket_speaks_5_0() {
 
 /// Whether Chromium and what drives it are there.
 pub(crate) fn chromium_is_there() -> bool {
-    let why = "playwright-core is not installed (npm ci in tests/end_to_end/clients/js)";
     let mut probe = Command::new("sh");
     probe.args(["-c", &format!("command -v {}", chromium())]);
-    js_is_there("playwright-core", why)
+    js_is_there("playwright-core")
         && is_there("Chromium", &mut probe, "it is not installed (Debian: chromium)")
 }
 

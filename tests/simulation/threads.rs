@@ -282,29 +282,3 @@ fn an_index_follows_the_writer_and_heals_itself() {
     let (_, state) = Index::open(dir.path(), &reader(dir.path(), Until::Checkpoint)).unwrap();
     assert_eq!(state, IndexState::Rebuilt(RebuildCause::OtherLog));
 }
-
-/// How fast the writer is: `cargo test --release --test simulation -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn writer_speed() {
-    // Not in the system's directory for temporary files, which may be memory.
-    let dir = tempfile::tempdir_in("target").unwrap();
-    let (writer, released) = start(RealDisk::new(dir.path()), WriterOptions::default(), None);
-    let begun = Instant::now();
-    const BATCHES: u64 = 10_000;
-    let mut released_batches = 0;
-    for number in 0..BATCHES {
-        let mut next = batch(number * 100, 100);
-        while let Err(Rejected::Full(again)) = writer.submit(BatchId { shard: 0, number }, next) {
-            next = again;
-            released_batches += released.recv().unwrap().unwrap().len() as u64;
-        }
-    }
-    while released_batches < BATCHES {
-        released_batches += released.recv().unwrap().unwrap().len() as u64;
-    }
-    let took = begun.elapsed();
-    let stats = writer.stats();
-    println!("{} records in {took:?}: {stats:?}", BATCHES * 100);
-    writer.stop().unwrap();
-}

@@ -4,6 +4,7 @@
 //! Each answer is one JSON object on a line. `entry` holds the exact bytes of the entry as a
 //! text, so that its leaf hash can be computed again; the body is masked as its schema says.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ impl LogReader {
                 for entry in found.iter().rev() {
                     lines.line(&short(entry))?;
                 }
-                Ok(())
+                self.tell_newer(lines)
             }
             LogRequest::Show { index } => {
                 let Some(entry) = self.written(*index)? else { return Ok(()) };
@@ -129,11 +130,25 @@ impl LogReader {
                 next = entry.index + 1;
             }
             if !follow {
-                return Ok(());
+                return self.tell_newer(lines);
             }
             lines.wait(FOLLOW_EVERY)?;
             self.reader.refresh(&self.verifier)?;
         }
+    }
+
+    /// Says how many entries stand past the newest checkpoint, if any do. The traces that readings
+    /// leave are not counted: each would find its own.
+    fn tell_newer(&self, lines: &mut impl Lines) -> Result<(), AnswerFault> {
+        let mut reader = self.reader.clone();
+        reader.set_until(Until::Written);
+        let mut newer = 0_u64;
+        // Damage past the checkpoint is for `audit verify` to name: what was asked for is answered.
+        let _ = reader.visit(self.covered(), u64::MAX, None, &mut |entry| {
+            newer += u64::from(!is_reading(entry.json));
+            ControlFlow::Continue(())
+        });
+        if newer > 0 { lines.line(&json!({ "newer": newer }).to_string()) } else { Ok(()) }
     }
 
     /// Number of entries that the newest checkpoint covers.
@@ -180,6 +195,12 @@ pub(in crate::cli) fn open_reader(
     verifier: &VerifierKey,
 ) -> Result<Reader<RealDisk>, StorageFault> {
     Reader::open(RealDisk::new(directory), verifier, Until::Checkpoint)
+}
+
+/// Whether an entry is the trace of a reading.
+fn is_reading(entry: &[u8]) -> bool {
+    let fields: serde_json::Value = serde_json::from_slice(entry).unwrap_or_default();
+    fields.get("act").is_some_and(|act| act == "log.read")
 }
 
 fn short(entry: &Entry) -> String {
@@ -234,17 +255,23 @@ mod tests {
         }
     }
 
-    fn append(log: &mut Log<RealDisk>, number: u64, who: &str) -> Vec<u8> {
+    fn append(
+        log: &mut Log<RealDisk>,
+        number: u64,
+        (field, value): (&'static str, &str),
+    ) -> Vec<u8> {
         let mut head = Vec::new();
         let now = UnixNanos::from_seconds(number + 1);
-        EntryWriter::begin(&mut head, EntryType::Connect, now, "n", "d").text("who", who).finish();
+        let entry = EntryWriter::begin(&mut head, EntryType::Connect, now, "n", "d");
+        entry.text(field, value).finish();
         let mut batch = Batch::default();
         batch.push(RecordKind::Entry, None, |out| out.extend_from_slice(&head));
         log.append(&[(BatchId { shard: 0, number }, batch)]).unwrap();
         head
     }
 
-    /// A log of three entries, of which the newest checkpoint covers two; nobody has an index.
+    /// A log of four entries, of which the newest checkpoint covers two and the last is the trace of
+    /// a reading; nobody has an index.
     fn reader(directory: &std::path::Path) -> LogReader {
         let key = LogKey::from_seed("n/log", &[7; 32]).unwrap();
         let verifier = key.verifier().clone();
@@ -252,13 +279,14 @@ mod tests {
         let (mut log, mut recovery) =
             Log::open(RealDisk::new(directory), options, &mut |_| {}).unwrap();
         for (number, who) in [(0, "device/a"), (1, "device/b")] {
-            recovery.tree.push(leaf_hash(&append(&mut log, number, who)));
+            recovery.tree.push(leaf_hash(&append(&mut log, number, ("who", who))));
         }
         let tree = &recovery.tree;
         let origin = verifier.name().to_owned();
         let checkpoint = Checkpoint { origin, tree_size: tree.tree_size(), root_hash: tree.root() };
         recovery.checkpoints.publish(&key, checkpoint).unwrap();
-        append(&mut log, 2, "device/a");
+        append(&mut log, 2, ("who", "device/a"));
+        append(&mut log, 3, ("act", "log.read"));
         let reader = open_reader(directory, &verifier).unwrap();
         LogReader { reader, verifier, index: None, schemas: None }
     }
@@ -282,9 +310,27 @@ mod tests {
             assert!(young["proof"].is_null());
         }
         assert!(ask(log, &LogRequest::Prove { index: 1 })[0]["proof"].is_string());
-        for request in [LogRequest::Show { index: 3 }, LogRequest::Prove { index: 3 }] {
+        for request in [LogRequest::Show { index: 4 }, LogRequest::Prove { index: 4 }] {
             assert!(ask(log, &request).is_empty(), "there is none");
         }
+    }
+
+    #[test]
+    fn what_no_checkpoint_covers_is_counted_behind_what_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = &mut reader(dir.path());
+        let [first, second, newer] = &ask(log, &LogRequest::Tail { last: 9, follow: false })[..]
+        else {
+            panic!()
+        };
+        assert_eq!((&first["index"], &second["index"]), (&0.into(), &1.into()));
+        // Index 2, and not the trace behind it.
+        assert_eq!(*newer, json!({ "newer": 1 }));
+        // A follower sees them come.
+        let mut kept = Kept(Vec::new());
+        let followed = log.answer(&LogRequest::Tail { last: 1, follow: true }, &mut kept);
+        assert!(matches!(followed, Err(AnswerFault::Gone)));
+        assert_eq!(kept.0.len(), 1);
     }
 
     #[test]
@@ -302,7 +348,8 @@ mod tests {
                 limit: Some(limit),
             };
             let found = ask(log, &request);
-            found.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>()
+            let indices = found.iter().filter_map(|line| line["index"].as_u64());
+            indices.collect::<Vec<_>>()
         };
         // As far as it is signed.
         assert_eq!(of("device/a", 10), [0]);

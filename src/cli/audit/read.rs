@@ -24,6 +24,17 @@ use crate::storage::{Index, Reader, RealDisk};
 use crate::time::UnixNanos;
 
 /// One line of an answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Entry(Box<Line>),
+    /// How many entries stand past the newest checkpoint.
+    Newer {
+        newer: u64,
+    },
+}
+
+/// An entry.
 #[derive(Debug, Deserialize)]
 struct Line {
     index: u64,
@@ -54,11 +65,13 @@ impl Lines for Local<'_> {
     }
 }
 
-/// Reads the log of `dir`, calling `each` with every line that is understood.
+/// Reads the log of `dir`, calling `each` with every entry. That there are newer ones is noted on
+/// standard error.
 fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(), CliFailure> {
-    let mut broken = false;
+    let (mut broken, mut beyond) = (false, 0);
     let mut take = |line: &str| match serde_json::from_str(line) {
-        Ok(line) => each(line),
+        Ok(Told::Entry(line)) => each(*line),
+        Ok(Told::Newer { newer }) => beyond = newer,
         Err(_) => broken = true,
     };
     if let Some(mut client) = Client::connect(dir)? {
@@ -80,6 +93,11 @@ fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(
         let schemas = is_show.then(|| check::load_schemas(&config)).transpose()?.map(Arc::new);
         let mut log = LogReader { reader, verifier, index, schemas };
         log.answer(&request, &mut Local(&mut take))?;
+    }
+    match beyond {
+        0 => {}
+        1 => eprintln!("note: 1 newer entry is not yet under a checkpoint"),
+        _ => eprintln!("note: {beyond} newer entries are not yet under a checkpoint"),
     }
     if broken { Err(CliFailure::Answer) } else { Ok(()) }
 }

@@ -82,6 +82,17 @@ pub(super) struct Target {
     pub(super) tls: Arc<ClientConfig>,
 }
 
+impl Target {
+    /// What a command that speaks to it runs on.
+    pub(super) fn runtime(&self) -> Result<tokio::runtime::Runtime, ClientFailure> {
+        crate::cli::runtime().map_err(|source| ClientFailure::Unreachable {
+            host: self.host.clone(),
+            port: self.port,
+            source,
+        })
+    }
+}
+
 impl ConnectionArguments {
     /// Reads the files and fills in what was not said. `verb` stands in the Client Identifier.
     pub(super) fn target(&self, verb: &str) -> Result<Target, ClientFailure> {

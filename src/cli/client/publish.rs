@@ -63,32 +63,26 @@ pub(in crate::cli) fn run(arguments: &PublishArguments) -> Result<(), ClientFail
     })?;
     let target = arguments.connection.target("pub")?;
     let mut messages = messages(&arguments.source)?;
-    super::super::runtime()
-        .map_err(|source| ClientFailure::Unreachable {
-            host: target.host.clone(),
-            port: target.port,
-            source,
-        })?
-        .block_on(async {
-            let mut connection = Connection::open(&target, &arguments.connection).await?;
-            let mut packet_id = PacketId::ONE;
-            while let Some(payload) = messages.recv().await {
-                let qos = QoS::from_bits(arguments.qos).unwrap_or_default();
-                let publish = Publish {
-                    dup: false,
-                    qos,
-                    retain: arguments.retain,
-                    topic: Some(topic.clone()),
-                    packet_id: (qos != QoS::AtMostOnce).then_some(packet_id),
-                    properties: PublishProperties::default(),
-                    payload,
-                };
-                connection.send(&Packet::Publish(Box::new(publish))).await?;
-                acknowledged(&mut connection, qos, packet_id, &topic).await?;
-                packet_id = packet_id.next();
-            }
-            connection.close().await
-        })
+    target.runtime()?.block_on(async {
+        let mut connection = Connection::open(&target, &arguments.connection).await?;
+        let mut packet_id = PacketId::ONE;
+        while let Some(payload) = messages.recv().await {
+            let qos = QoS::from_bits(arguments.qos).unwrap_or_default();
+            let publish = Publish {
+                dup: false,
+                qos,
+                retain: arguments.retain,
+                topic: Some(topic.clone()),
+                packet_id: (qos != QoS::AtMostOnce).then_some(packet_id),
+                properties: PublishProperties::default(),
+                payload,
+            };
+            connection.send(&Packet::Publish(Box::new(publish))).await?;
+            acknowledged(&mut connection, qos, packet_id, &topic).await?;
+            packet_id = packet_id.next();
+        }
+        connection.close().await
+    })
 }
 
 /// Waits until the message of `packet_id` is acknowledged as its QoS says.

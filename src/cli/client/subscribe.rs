@@ -53,18 +53,11 @@ pub(in crate::cli) fn run(arguments: &SubscribeArguments) -> Result<(), ClientFa
         })?;
     }
     let target = arguments.connection.target("sub")?;
-    super::super::runtime()
-        .map_err(|source| ClientFailure::Unreachable {
-            host: target.host.clone(),
-            port: target.port,
-            source,
-        })?
-        .block_on(async {
-            let connection = Connection::open(&target, &arguments.connection).await?;
-            let subscriber =
-                Subscriber { arguments, connection, received: 0, held: HashSet::new() };
-            subscriber.run().await
-        })
+    target.runtime()?.block_on(async {
+        let connection = Connection::open(&target, &arguments.connection).await?;
+        let subscriber = Subscriber { arguments, connection, received: 0, held: HashSet::new() };
+        subscriber.run().await
+    })
 }
 
 struct Subscriber<'a> {

@@ -7,6 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::de::DeserializeOwned;
+use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
@@ -119,6 +120,8 @@ pub struct TokenKey {
     name_prefix: Box<str>,
     identity_issuer: Box<str>,
     lifetime_seconds_max: u64,
+    /// The key in the algorithm's own encoding, and the library's.
+    public_key: Box<[u8]>,
     key: DecodingKey,
     validation: Validation,
 }
@@ -132,6 +135,14 @@ pub enum TokenKeyFault {
     /// Two keys of one name.
     #[error("two keys are called `{0}`")]
     KidTwice(String),
+    /// One key under two names: whoever signs with it could choose what it may name.
+    #[error("the keys `{first}` and `{second}` are the same; give each a key of its own")]
+    Shared {
+        /// The `kid` of one.
+        first: String,
+        /// The `kid` of the other.
+        second: String,
+    },
     /// A `kid`, issuer, audience, trust domain or name prefix of another form.
     #[error("`{0}` is out of form")]
     Form(&'static str),
@@ -177,6 +188,7 @@ impl TokenKey {
         if !(1..=TOKEN_LIFETIME_SECONDS_MAX).contains(&spec.lifetime_seconds_max) {
             return Err(TokenKeyFault::Lifetime);
         }
+        let public_key = read_public_key(spec.public_key_pem, spec.algorithm)?;
         Ok(Self {
             kid: spec.kid.into(),
             algorithm: spec.algorithm,
@@ -187,7 +199,8 @@ impl TokenKey {
             name_prefix: spec.name_prefix.into(),
             identity_issuer: format!("{TOKEN_ISSUER_PREFIX}{}", spec.issuer).into(),
             lifetime_seconds_max: spec.lifetime_seconds_max,
-            key: read_public_key(spec.public_key_pem, spec.algorithm)?,
+            key: decoding_key(&public_key, spec.algorithm),
+            public_key,
             validation: signature_only(spec.algorithm),
         })
     }
@@ -199,6 +212,11 @@ impl TokenKey {
 
     pub(super) fn shared_kid(&self) -> Arc<str> {
         Arc::clone(&self.kid)
+    }
+
+    /// Whether both verify the same signatures, if by different schemes.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
     }
 
     pub(super) fn algorithm(&self) -> TokenAlgorithm {
@@ -246,7 +264,8 @@ fn signature_only(algorithm: TokenAlgorithm) -> Validation {
     validation
 }
 
-fn read_public_key(pem: &str, algorithm: TokenAlgorithm) -> Result<DecodingKey, TokenKeyFault> {
+/// The public key in the algorithm's own encoding.
+fn read_public_key(pem: &str, algorithm: TokenAlgorithm) -> Result<Box<[u8]>, TokenKeyFault> {
     let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| TokenKeyFault::NotPem)?;
     let Ok(([], info)) = SubjectPublicKeyInfo::from_der(&der) else {
@@ -254,15 +273,21 @@ fn read_public_key(pem: &str, algorithm: TokenAlgorithm) -> Result<DecodingKey, 
     };
     let (kind, curve) = algorithm.key_type();
     let parameters = info.algorithm.parameters.as_ref();
-    let named = parameters.and_then(|any| any.as_oid().ok()).map(|oid| oid.to_id_string());
+    // The NULL of RSA would be read as an empty identifier.
+    let named = parameters.filter(|any| any.tag() == Tag::Oid).and_then(|any| any.as_oid().ok());
+    let named = named.map(|oid| oid.to_id_string());
     let is_kind = info.algorithm.algorithm.to_id_string() == kind && named.as_deref() == curve;
     let key = &info.subject_public_key.data;
     if !is_kind || !algorithm.takes(key) {
         return Err(TokenKeyFault::OtherAlgorithm(algorithm.as_str()));
     }
-    Ok(match algorithm {
+    Ok(key.as_ref().into())
+}
+
+fn decoding_key(key: &[u8], algorithm: TokenAlgorithm) -> DecodingKey {
+    match algorithm {
         TokenAlgorithm::Es256 | TokenAlgorithm::Es384 => DecodingKey::from_ec_der(key),
         TokenAlgorithm::EdDsa => DecodingKey::from_ed_der(key),
         TokenAlgorithm::Rs256 | TokenAlgorithm::Ps256 => DecodingKey::from_rsa_der(key),
-    })
+    }
 }

@@ -9,6 +9,10 @@ use crate::identity::Role;
 use crate::identity::grants::Grants;
 use crate::time::UnixNanos;
 
+/// What stands before the key itself (PKCS#1) in the PKCS#8 of an RSA key of 2048 bits. The library
+/// signs with the former only.
+const PKCS8_OF_RSA_2048_BYTES: usize = 26;
+
 /// A key pair and what it is configured to be.
 pub(crate) struct Mint {
     pair: KeyPair,
@@ -79,7 +83,9 @@ impl Mint {
         let key = match self.algorithm {
             TokenAlgorithm::Es256 | TokenAlgorithm::Es384 => EncodingKey::from_ec_der(&der),
             TokenAlgorithm::EdDsa => EncodingKey::from_ed_der(&der),
-            TokenAlgorithm::Rs256 | TokenAlgorithm::Ps256 => EncodingKey::from_rsa_der(&der),
+            TokenAlgorithm::Rs256 | TokenAlgorithm::Ps256 => {
+                EncodingKey::from_rsa_der(&der[PKCS8_OF_RSA_2048_BYTES..])
+            }
         };
         jsonwebtoken::encode(header, claims, &key).unwrap()
     }

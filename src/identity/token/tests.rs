@@ -12,7 +12,11 @@ const NOW: UnixNanos = UnixNanos::from_seconds(1_795_000_000);
 const T: u64 = 1_795_000_000;
 
 fn header() -> Header {
-    let mut header = Header::new(Algorithm::ES256);
+    header_of(Algorithm::ES256)
+}
+
+fn header_of(algorithm: Algorithm) -> Header {
+    let mut header = Header::new(algorithm);
     header.kid = Some("k1".to_owned());
     header
 }
@@ -60,6 +64,34 @@ fn every_algorithm_verifies_what_it_signed() {
         assert!(mint.keys().verify(token.as_bytes(), NOW).is_ok(), "{algorithm:?}");
         let other = Mint::of(algorithm).keys().verify(token.as_bytes(), NOW);
         assert_eq!(other, Err(TokenRefusal::Signature), "{algorithm:?}");
+    }
+}
+
+/// Keys of RSA sign elsewhere: here only what they signed is verified.
+#[test]
+fn tokens_of_rsa_keys_are_verified_by_their_own_key_and_scheme_alone() {
+    let (rs256, ps256) = (Mint::of(TokenAlgorithm::Rs256), Mint::of(TokenAlgorithm::Ps256));
+    for (mint, other) in [(&rs256, &ps256), (&ps256, &rs256)] {
+        let (keys, own) = (mint.keys(), mint.algorithm.library());
+        let refused = |token: &str| keys.verify(token.as_bytes(), NOW).unwrap_err();
+        let token = mint.forge(&header_of(own), &claims());
+        let facts = keys.verify(token.as_bytes(), NOW).unwrap();
+        assert_eq!(facts.identity().uri(), "spiffe://plant.example/dashboard/wall");
+        // Another key, which says that it is this one.
+        let foreign = other.forge(&header_of(own), &claims());
+        assert_eq!(refused(&foreign), TokenRefusal::Signature);
+        // This key, by the other padding: under its own name, and under that of the scheme it has.
+        let padded = mint.forge(&header_of(other.algorithm.library()), &claims());
+        assert_eq!(refused(&padded), TokenRefusal::Algorithm);
+        let (_, signature) = padded.rsplit_once('.').unwrap();
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        assert_eq!(refused(&format!("{signed}.{signature}")), TokenRefusal::Signature);
+        // One bit of the signature.
+        let (_, signature) = token.rsplit_once('.').unwrap();
+        let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        signature[100] ^= 1;
+        let signature = URL_SAFE_NO_PAD.encode(signature);
+        assert_eq!(refused(&format!("{signed}.{signature}")), TokenRefusal::Signature);
     }
 }
 
@@ -281,6 +313,11 @@ fn what_is_no_key_is_refused_when_it_is_read() {
     let twice = vec![TokenKey::new(&spec).unwrap(), TokenKey::new(&spec).unwrap()];
     let twice = TokenKeys::new(twice, 4096, 5).map(|_| ());
     assert_eq!(twice, Err(TokenKeyFault::KidTwice("k1".to_owned())));
+    let other_name = TokenKey::new(&TokenKeySpec { kid: "k2", issuer: "b", ..spec }).unwrap();
+    let shared = vec![TokenKey::new(&spec).unwrap(), other_name];
+    let (first, second) = ("k1".to_owned(), "k2".to_owned());
+    let refused = TokenKeys::new(shared, 4096, 5).map(|_| ());
+    assert_eq!(refused, Err(TokenKeyFault::Shared { first, second }));
     let rsa = TokenKeySpec { algorithm: TokenAlgorithm::Ps256, ..spec };
     let sign = TokenSigner::new(&rsa, &private).map(|_| ());
     assert_eq!(sign, Err(SignFault::Algorithm("PS256")));

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the client's sockets")]
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mqtt::{
@@ -11,7 +12,15 @@ use crate::mqtt::{
 };
 use crate::server::testing::{Site, durable, make_broker};
 use crate::server::tests::{connect, entries, get, options};
-use crate::server::{Core, Server};
+use crate::server::websocket::tests::{BINARY, CLOSE, Client, answer as frame_of, frame};
+use crate::server::{Core, Server, WebSocketOptions};
+
+/// What each version is answered: Server busy, and in 3.x Server unavailable.
+const BUSY: [(ProtocolVersion, &[u8]); 3] = [
+    (ProtocolVersion::V5, &[0x20, 3, 0, 0x89, 0]),
+    (ProtocolVersion::V3_1_1, &[0x20, 2, 0, 3]),
+    (ProtocolVersion::V3_1, &[0x20, 2, 0, 3]),
+];
 
 fn connect_packet(version: ProtocolVersion, name: &str) -> Vec<u8> {
     let packet = Packet::Connect(Box::new(Connect {
@@ -45,11 +54,7 @@ fn until_the_log_is_read_every_connect_is_answered_with_server_busy_and_then_cli
     let (address, metrics) = (starting.local_addr(), starting.metrics_addr().unwrap());
     let health = get(metrics, "/healthz");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("\"starting\""), "{health}");
-    for (version, expected) in [
-        (ProtocolVersion::V5, &[0x20, 3, 0, 0x89, 0][..]),
-        (ProtocolVersion::V3_1_1, &[0x20, 2, 0, 3]),
-        (ProtocolVersion::V3_1, &[0x20, 2, 0, 3]),
-    ] {
+    for (version, expected) in BUSY {
         assert_eq!(answer(&site, address, &connect_packet(version, "press-7")), expected);
     }
     // What is no CONNECT gets no answer, and is not counted.
@@ -91,6 +96,58 @@ fn until_the_log_is_read_every_connect_is_answered_with_server_busy_and_then_cli
         .iter()
         .filter(|entry| entry["type"] == "connect.refused" && entry["why"] != "server.starting");
     assert_eq!(strangers.count(), 1, "{entries:#?}");
+}
+
+/// A WebSocket of `press-7`, upgraded.
+fn upgraded(site: &Site, address: std::net::SocketAddr) -> Client {
+    let mut client = connect(&site.client("press-7"), address).unwrap();
+    let request = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\nOrigin: https://wall.example\r\n\r\n";
+    client.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
+    client
+}
+
+#[test]
+fn a_websocket_is_upgraded_while_the_log_is_read_and_told_the_same() {
+    let (site, directory) = (Site::new(), tempfile::tempdir().unwrap());
+    let mut options = options(&site);
+    options.websocket = Some(WebSocketOptions {
+        listen: options.listen,
+        tls: Arc::clone(&site.tls),
+        path: "/mqtt".to_owned(),
+        origins: vec!["https://wall.example".to_owned()],
+        allow_no_origin: false,
+        takes_tokens: false,
+        message_bytes_max: 1 << 20,
+        proxy: None,
+    });
+    let starting = Server::open(options).unwrap();
+    let address = starting.bound.websocket.unwrap();
+    for (version, expected) in BUSY {
+        let mut client = upgraded(&site, address);
+        client.write_all(&frame(BINARY, &connect_packet(version, "press-7"))).unwrap();
+        assert_eq!(frame_of(&mut client), (BINARY, expected.to_vec()));
+        assert_eq!(frame_of(&mut client).0, CLOSE);
+        assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+    let core = Core { broker: make_broker(), writer: Box::new(durable(directory.path())) };
+    let running = starting.serve(core).unwrap();
+    let mut client = upgraded(&site, address);
+    let connect = connect_packet(ProtocolVersion::V3_1_1, "press-7");
+    client.write_all(&frame(BINARY, &connect)).unwrap();
+    assert_eq!(frame_of(&mut client), (BINARY, vec![0x20, 2, 0, 0]));
+    assert_eq!(running.handle().snapshot().unwrap().counters.connects_refused, 3);
+    running.stop();
+    running.wait().unwrap();
 }
 
 #[test]

@@ -15,14 +15,14 @@ use crate::server::socket::Handshaken;
 use crate::server::testing::Site;
 use crate::server::transport::Transport;
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(in crate::server) type Client = StreamOwned<ClientConnection, TcpStream>;
 
-const BINARY: u8 = 0x82;
+pub(in crate::server) const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
-const CLOSE: u8 = 0x88;
+pub(in crate::server) const CLOSE: u8 = 0x88;
 
 /// A masked frame with this first byte.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(in crate::server) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
     let mut frame = vec![first];
     match payload.len() {
@@ -42,7 +42,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads one unmasked frame of at most 125 bytes.
-fn answer(client: &mut Client) -> (u8, Vec<u8>) {
+pub(in crate::server) fn answer(client: &mut Client) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     client.read_exact(&mut head).unwrap();
     let mut payload = vec![0; usize::from(head[1])];

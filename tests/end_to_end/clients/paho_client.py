@@ -1,9 +1,11 @@
 """paho-mqtt against Avow: one device publishes, one dashboard subscribes, at every QoS.
 
 Usage: paho_client.py VERSION HOST PORT DEVICE_DIR DASHBOARD_DIR TOPIC COUNT
+           [WSS_PORT ORIGIN TOKEN]
 
-VERSION is 4 (3.1.1) or 5. Prints one JSON object: how many messages arrived at each QoS, in order
-and unchanged. Ends with an error on whatever else happens.
+VERSION is 4 (3.1.1) or 5. With a TOKEN the dashboard shows no certificate: it comes over WebSocket,
+as a page of ORIGIN would, with the token for its password. Prints one JSON object: how many messages
+arrived at each QoS, in order and unchanged. Ends with an error on whatever else happens.
 """
 
 import json
@@ -25,7 +27,7 @@ def fail(why):
 class Client:
     """A connected client: its loop runs in a thread of its own."""
 
-    def __init__(self, version, host, port, directory):
+    def __init__(self, version, host, port, directory, origin=None, token=None):
         with open(os.path.join(directory, "connect.json"), encoding="utf-8") as file:
             client_id = json.load(file)["client_id"]
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
@@ -33,9 +35,17 @@ class Client:
         self.subscribed = threading.Event()
         self.arrived = threading.Condition()
         self.messages = []
-        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=protocol)
+        transport = "websockets" if token else "tcp"
+        self.mqtt = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=protocol, transport=transport
+        )
         path = lambda name: os.path.join(directory, name)
-        self.mqtt.tls_set(path("ca.pem"), path("cert.pem"), path("key.pem"))
+        if token:
+            self.mqtt.tls_set(path("ca.pem"))
+            self.mqtt.ws_set_options("/mqtt", {"Origin": origin})
+            self.mqtt.username_pw_set("dashboard", token)
+        else:
+            self.mqtt.tls_set(path("ca.pem"), path("cert.pem"), path("key.pem"))
         self.mqtt.on_connect = self.on_connect
         self.mqtt.on_subscribe = self.on_subscribe
         self.mqtt.on_message = self.on_message
@@ -77,9 +87,13 @@ class Client:
 
 
 def main():
-    version, host, port, device_dir, dashboard_dir, topic, count = sys.argv[1:]
+    version, host, port, device_dir, dashboard_dir, topic, count, *by_token = sys.argv[1:]
     version, port, count = int(version), int(port), int(count)
-    dashboard = Client(version, host, port, dashboard_dir)
+    if by_token:
+        wss_port, origin, token = by_token
+        dashboard = Client(version, host, int(wss_port), dashboard_dir, origin, token)
+    else:
+        dashboard = Client(version, host, port, dashboard_dir)
     dashboard.subscribe(topic)
     device = Client(version, host, port, device_dir)
     arrived = []

@@ -17,8 +17,8 @@ const assert = require("node:assert");
 const fs = require("node:fs");
 const https = require("node:https");
 const path = require("node:path");
-const mqtt = require("mqtt");
 const { chromium } = require("playwright-core");
+const { connect, publish, run } = require("./common");
 
 const WITHIN_MILLIS = 60_000;
 
@@ -68,32 +68,17 @@ async function dashboard(page, url, clientId, rest) {
   const [version, host, port, deviceDir, topic, count, token] = rest;
   const watching = { url, version: Number(version), clientId, topic, token };
   assert.deepStrictEqual(await page.evaluate(watch, watching), [2]);
-  const read = (name) => fs.readFileSync(path.join(deviceDir, name));
-  const device = await mqtt.connectAsync({
-    protocol: "mqtts",
-    protocolVersion: Number(version),
-    host,
-    port: Number(port),
-    clientId: JSON.parse(read("connect.json")).client_id,
-    ca: read("ca.pem"),
-    cert: read("cert.pem"),
-    key: read("key.pem"),
-    reconnectPeriod: 0,
-  }, false);
-  const counts = [];
-  for (const qos of [0, 1, 2]) {
-    const sent = Array.from({ length: Number(count) }, (_, n) => [topic, `${qos}-${n}`, qos]);
-    await Promise.all(sent.map(([name, payload]) => device.publishAsync(name, payload, { qos })));
-    await page.waitForFunction((length) => window.arrived.length >= length, sent.length);
-    assert.deepStrictEqual(await page.evaluate(() => window.arrived.splice(0)), sent);
-    counts.push(sent.length);
-  }
+  const device = await connect(Number(version), host, Number(port), deviceDir);
+  const arrived = await publish(device, topic, Number(count), async (length) => {
+    await page.waitForFunction((wanted) => window.arrived.length >= wanted, length);
+    return page.evaluate(() => window.arrived.splice(0));
+  });
   await device.endAsync();
   await page.evaluate(() => window.client.endAsync());
-  return { arrived: counts };
+  return { arrived };
 }
 
-async function main() {
+run(async () => {
   const [executable, pagePort, wssPort, credentialDir, certificate, key, mode, ...rest] =
     process.argv.slice(2);
   const server = await serve(Number(pagePort), certificate, key);
@@ -127,17 +112,4 @@ async function main() {
     server.close();
     server.closeAllConnections();
   }
-}
-
-const late = setTimeout(() => {
-  console.error("not done in time");
-  process.exit(1);
 }, WITHIN_MILLIS);
-
-main().then(
-  () => clearTimeout(late),
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);

@@ -8,12 +8,10 @@
 // order and unchanged. Ends with an error on whatever else happens.
 "use strict";
 
-const assert = require("node:assert");
 const fs = require("node:fs");
 const path = require("node:path");
 const mqtt = require("mqtt");
-
-const WITHIN_MILLIS = 20_000;
+const { common, connect, publish, run, subscribe } = require("./common");
 
 /** What names the dashboard. */
 function credential(how, token) {
@@ -48,69 +46,28 @@ function renew(client, token) {
   });
 }
 
-async function main() {
+run(async () => {
   const [how, version, host, wssPort, origin, mqttPort, deviceDir, topic, count, token, next] =
     process.argv.slice(2);
-  const read = (name) => fs.readFileSync(path.join(deviceDir, name));
-  const common = {
-    protocolVersion: Number(version),
-    host,
-    ca: read("ca.pem"),
-    reconnectPeriod: 0,
-    connectTimeout: WITHIN_MILLIS,
-  };
   const dashboard = await mqtt.connectAsync({
-    ...common,
+    ...common(Number(version)),
     ...credential(how, token),
     protocol: "wss",
+    host,
     port: Number(wssPort),
     path: "/mqtt",
     wsOptions: { origin },
+    ca: fs.readFileSync(path.join(deviceDir, "ca.pem")),
     clientId: "wall",
   }, false);
-  const received = [];
-  let arrived = () => {};
-  dashboard.on("message", (name, payload, packet) => {
-    received.push([name, payload.toString(), packet.qos]);
-    arrived();
-  });
-  const granted = await dashboard.subscribeAsync(topic, { qos: 2 });
-  assert.deepStrictEqual(granted.map((grant) => grant.qos), [2]);
-  const device = await mqtt.connectAsync({
-    ...common,
-    protocol: "mqtts",
-    port: Number(mqttPort),
-    clientId: JSON.parse(read("connect.json")).client_id,
-    cert: read("cert.pem"),
-    key: read("key.pem"),
-  }, false);
-  const counts = [];
-  for (const qos of [0, 1, 2]) {
-    const sent = Array.from({ length: Number(count) }, (_, n) => [topic, `${qos}-${n}`, qos]);
-    await Promise.all(sent.map(([name, payload]) => device.publishAsync(name, payload, { qos })));
-    while (received.length < sent.length) {
-      await new Promise((resolve) => { arrived = resolve; });
-    }
-    assert.deepStrictEqual(received.splice(0), sent);
-    counts.push(sent.length);
+  const take = await subscribe(dashboard, topic);
+  const device = await connect(Number(version), host, Number(mqttPort), deviceDir);
+  const arrived = await publish(device, topic, Number(count), take, async (qos) => {
     if (how === "method" && qos === 0) {
       await renew(dashboard, next);
     }
-  }
+  });
   await device.endAsync();
   await dashboard.endAsync();
-  console.log(JSON.stringify({ arrived: counts }));
-}
-
-const late = setTimeout(() => {
-  console.error("not done in time");
-  process.exit(1);
-}, WITHIN_MILLIS);
-
-main().then(
-  () => clearTimeout(late),
-  (error) => {
-    console.error(error);
-    process.exit(1);
-  },
-);
+  console.log(JSON.stringify({ arrived }));
+});
