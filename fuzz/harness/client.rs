@@ -109,7 +109,7 @@ pub(crate) enum Answer {
 
 enum Request {
     Subscribe(&'static str, SubscriptionOptions),
-    Unsubscribe,
+    Unsubscribe(&'static str),
 }
 
 /// One client.
@@ -298,7 +298,7 @@ impl Client {
 
     pub(crate) fn unsubscribing(&mut self, packet_id: PacketId, filter: &'static str) {
         self.filters.remove(filter);
-        self.requests.insert(packet_id, Request::Unsubscribe);
+        self.requests.insert(packet_id, Request::Unsubscribe(filter));
     }
 
     /// The packet that is owed; `refuses` ends a QoS 2 message instead.
@@ -436,8 +436,11 @@ impl Client {
 
     pub(crate) fn unsuback(&mut self, ack: &UnsubAck) {
         let request = self.requests.remove(&ack.packet_id);
-        let known = matches!(request, Some(Request::Unsubscribe));
-        assert!(known || self.is_rude, "an UNSUBACK of nothing");
+        let Some(Request::Unsubscribe(filter)) = request else {
+            return assert!(self.is_rude, "an UNSUBACK of nothing");
+        };
+        // A SUBACK may have come in between, for what was asked before.
+        self.filters.remove(filter);
     }
 
     /// Bytes of a delivery that the socket has yet to take.
