@@ -65,11 +65,10 @@ impl Nameable {
 
     /// All of them and since when, in the order in which they came.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<Message>, u64)> {
-        let in_order = self.order.iter().filter_map(|(since, index)| {
+        self.order.iter().filter_map(|(since, index)| {
             let kept = self.messages.get(index)?;
             (kept.since == *since).then_some((&kept.message, *since))
-        });
-        in_order
+        })
     }
 
     /// False if there is none.
@@ -81,5 +80,55 @@ impl Nameable {
             self.bytes -= kept.message.queue_bytes();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{PublishProperties, TopicName};
+    use crate::routing::FoundMessage;
+    use crate::time::Instant;
+
+    fn message(index: u64, qos: QoS) -> Arc<Message> {
+        let found = FoundMessage {
+            index,
+            topic: TopicName::parse("t").unwrap(),
+            qos,
+            retain: false,
+            author: None,
+            received_at: Instant::ZERO,
+            payload: bytes::Bytes::from_static(b"123456789"),
+            properties: PublishProperties::default(),
+        };
+        Message::recovered(found, 60)
+    }
+
+    fn held(nameable: &Nameable) -> Vec<(u64, u64)> {
+        nameable.iter().map(|(message, since)| (message.index(), since)).collect()
+    }
+
+    #[test]
+    fn each_is_given_up_when_no_record_can_name_it_any_more() {
+        let mut nameable = Nameable::new(1_000);
+        nameable.keep(&message(0, QoS::AtMostOnce), 10);
+        for (index, since) in [(1, 10), (9, 10), (9, 10), (2, 20), (1, 30)] {
+            nameable.keep(&message(index, QoS::AtLeastOnce), since);
+        }
+        assert_eq!(held(&nameable), [(9, 10), (2, 20), (1, 30)], "again means anew");
+        nameable.give_up(20);
+        assert_eq!(held(&nameable), [(2, 20), (1, 30)]);
+        assert!(nameable.get(9).is_none() && nameable.get(1).is_some());
+        nameable.give_up(31);
+        assert_eq!((held(&nameable), nameable.bytes), (vec![], 0));
+    }
+
+    #[test]
+    fn their_bytes_are_bounded() {
+        let mut nameable = Nameable::new(30);
+        for index in 0..5 {
+            nameable.keep(&message(index, QoS::ExactlyOnce), index);
+        }
+        assert_eq!((held(&nameable), nameable.bytes), (vec![(2, 2), (3, 3), (4, 4)], 30));
     }
 }
