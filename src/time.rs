@@ -78,6 +78,27 @@ pub struct Now {
     pub unix: UnixNanos,
 }
 
+impl Now {
+    /// The instant at which the wall clock showed `at`, if neither clock was set; stops at both
+    /// ends of time.
+    pub fn instant_at(&self, at: UnixNanos) -> Instant {
+        Instant::from_nanos(shifted(self.instant.0, at.0, self.unix.0))
+    }
+
+    /// What the wall clock showed at `at`, likewise.
+    pub fn unix_at(&self, at: Instant) -> UnixNanos {
+        UnixNanos::new(shifted(self.unix.0, at.0, self.instant.0))
+    }
+}
+
+/// `base`, moved by what `at` is later or earlier than `origin`.
+fn shifted(base: u64, at: u64, origin: u64) -> u64 {
+    match at.checked_sub(origin) {
+        Some(ahead) => base.saturating_add(ahead),
+        None => base.saturating_sub(origin - at),
+    }
+}
+
 fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

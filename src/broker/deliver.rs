@@ -52,23 +52,25 @@ impl Broker {
         }
         self.interests = interests;
         for group in groups {
-            self.assign(now, message, group, &mut copies);
+            self.assign(now, message, group, &mut copies, true);
         }
     }
 
     /// Gives `message` to one member of a Shared Subscription.
     ///
     /// If the log knows any session, the choice is recorded, and the copy waits for that: a crash
-    /// would choose again, and two members would have it.
+    /// would choose again, and two members would have it. `is_told`: whether the log tells that the
+    /// message is nobody's; if not, it is recorded with the choice.
     pub(super) fn assign(
         &mut self,
         now: Now,
         message: &Arc<Message>,
         group: TopicFilter,
         copies: &mut EncodedCopies,
+        is_told: bool,
     ) {
         if let Some(recovering) = &mut self.recovering {
-            return recovering.leave_unassigned(message, group);
+            return recovering.leave_unassigned(message, group, None);
         }
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
         let chosen = self.choose(&group, message.topic(), message.qos());
@@ -80,8 +82,11 @@ impl Broker {
             return;
         };
         if waits {
-            let (group, copy) = (Some(group), CopyOf::of(&delivery));
             let is_lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
+            if is_lasting && !is_told {
+                self.note_left(now, message, &group);
+            }
+            let (group, copy) = (Some(group), CopyOf::of(&delivery));
             self.note(&Change::Queued { key, group, is_lasting, copy });
         }
         self.deliver(now, key, delivery, copies, waits);
@@ -92,7 +97,10 @@ impl Broker {
         let (sessions, connections) = (&self.sessions, &self.connections);
         let policy = &self.settings.policy;
         let max = self.settings.bounds.outbound_bytes_max as usize;
+        let is_last = self.stopping;
         let eligibility = |key: SessionKey| match sessions.get(&key) {
+            // It ends with the broker, and would pass it on.
+            Some(session) if is_last && !session.is_lasting() => Eligibility::Never,
             Some(session) if may_read(policy, session, topic) => {
                 let live = session.connection.and_then(|id| connections.get(&id));
                 match live {
@@ -190,8 +198,15 @@ impl Broker {
             && bytes + size as u64 <= bounds.queue_total_bytes_max;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let shared = delivery.group.is_some();
-        if self.recovering.is_some() && session.intake == Intake::Closed && !shared {
-            return;
+        if let Some(recovering) = &mut self.recovering {
+            if !session.is_lasting() {
+                // Whatever it has is sent before it ends, or never.
+                return;
+            }
+            if session.intake == Intake::Closed && !shared {
+                // There may have been room after all: then that is said further on.
+                return recovering.keep(&delivery.message);
+            }
         }
         let (qos, index, kept) = (delivery.qos, delivery.message.index(), delivery.clone());
         let bounds = (bounds.queue_messages_max, bounds.queue_bytes_max);

@@ -8,7 +8,8 @@ use super::Broker;
 use super::connect::session_expiry;
 use super::durable::Change;
 use super::effect::{Detachment, Effect};
-use crate::routing::{EncodedCopies, SessionKey};
+use crate::mqtt::{PacketId, QoS};
+use crate::routing::{Delivery, EncodedCopies, SessionKey};
 use crate::session::Timer;
 use crate::time::Now;
 
@@ -51,14 +52,15 @@ impl Broker {
             return;
         }
         session.away_since = Some(at);
-        session.expiry_seconds = expiry_seconds;
         if !publishes_will {
             session.will = None;
         }
-        self.schedule_will(now, key, at);
         if expiry_seconds == 0 {
+            // It has been lasting until now: the log tells of its copies.
             return self.end_session(now, key);
         }
+        session.expiry_seconds = expiry_seconds;
+        self.schedule_will(now, key, at);
         // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
         self.timers.set(at.after(session_expiry(expiry_seconds)), Timer::SessionExpiry(key));
     }
@@ -98,18 +100,42 @@ impl Broker {
         self.timers.clear(Timer::SessionExpiry(key));
         self.timers.clear(Timer::WillDelay(key));
         self.timers.clear(Timer::RetainedWalk(key));
-        // What was sent stays with this client, whatever became of it. [MQTT-4.8.2-5]
-        let left = session.outbound.take_queued(|copy| copy.group.is_some());
-        self.pass_on(now, left);
-    }
-
-    /// Gives what a member of a Shared Subscription leaves behind, never sent, to others.
-    pub(super) fn pass_on(&mut self, now: Now, left: Vec<crate::routing::Delivery>) {
-        for copy in left {
-            if let Some(group) = copy.group {
-                let mut copies = EncodedCopies::default();
-                self.assign(now, &copy.message, group, &mut copies);
-            }
+        let is_told = session.is_lasting();
+        // What was sent in QoS 2 stays with this client, whatever became of it. [MQTT-4.8.2-5]
+        let sent = session.outbound.window().filter_map(|(id, copy)| Some((id, copy?)));
+        for (packet_id, copy) in sent.filter(|(_, copy)| copy.qos == QoS::AtLeastOnce) {
+            let sent = Some((key, packet_id));
+            self.pass_on(now, copy.clone(), Leaver { is_told, sent });
+        }
+        for copy in session.outbound.take_queued(|copy| copy.group.is_some()) {
+            self.pass_on(now, copy, Leaver { is_told, sent: None });
         }
     }
+
+    /// Gives a copy that a member of a Shared Subscription leaves behind to another one, as if it
+    /// had never been sent (section 4.8.2).
+    pub(super) fn pass_on(&mut self, now: Now, copy: Delivery, leaver: Leaver) {
+        let Delivery { message, group: Some(group), .. } = copy else { return };
+        if let Some(recovering) = &mut self.recovering {
+            return recovering.leave_unassigned(&message, group, leaver.sent);
+        }
+        if message.is_expired(now.instant) {
+            // [MQTT-3.3.2-5]
+            self.counters.deliveries_dropped += 1;
+            if leaver.is_told {
+                self.note(&Change::nobodys(message.index(), group));
+            }
+            return;
+        }
+        self.assign(now, &message, group, &mut EncodedCopies::default(), leaver.is_told);
+    }
+}
+
+/// Who leaves a copy to the other members of a Shared Subscription.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaver {
+    /// Whether the log tells that it has it.
+    pub(super) is_told: bool,
+    /// The session and the identifier under which it was sent.
+    pub(super) sent: Option<(SessionKey, PacketId)>,
 }

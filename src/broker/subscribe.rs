@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: decided and recorded filter by filter, put into force when the
 //! entries are on disk (sections 3.8 to 3.11).
 
+use super::detach::Leaver;
 use super::durable::Change;
 use super::effect::{DecidedFilter, DecidedUnsubscribe, Effect};
 use super::input::ConnectionId;
@@ -278,9 +279,12 @@ impl Broker {
         if filter.share().is_some() {
             let before = session.outbound.held();
             let left = session.outbound.take_queued(|copy| copy.group.as_ref() == Some(filter));
-            let after = session.outbound.held();
+            let (after, is_told) = (session.outbound.held(), session.is_lasting());
             self.account(before, after);
-            self.pass_on(now, left);
+            // What was sent stays: its session goes on, and the client has it.
+            for copy in left {
+                self.pass_on(now, copy, Leaver { is_told, sent: None });
+            }
         }
         was_there
     }
@@ -319,11 +323,16 @@ impl Broker {
             });
         }
         let Some(key) = self.session_of(id) else { return };
-        if self.sessions.get(&key).is_some_and(Session::is_lasting) {
-            for decided in &filters {
-                if let DecidedUnsubscribe::Remove(filter) = decided {
-                    self.note(&Change::Unsubscribed { key, filter: filter.clone() });
-                }
+        let lasting = self.sessions.get(&key).is_some_and(Session::is_lasting);
+        for decided in &filters {
+            let DecidedUnsubscribe::Remove(filter) = decided else { continue };
+            // No retained message is begun any more: one that was replaced by now would be named
+            // behind the end of its walk. [MQTT-3.10.4-2]
+            if let Some(session) = self.sessions.get_mut(&key) {
+                session.retained.retain(|cursor| cursor.filter != *filter);
+            }
+            if lasting {
+                self.note(&Change::Unsubscribed { key, filter: filter.clone() });
             }
         }
         self.ledger.wait(Effect::Unsubscribed {

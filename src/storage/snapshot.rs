@@ -34,7 +34,7 @@ use crate::evidence::RecordKind;
 const DIR: &str = "state";
 const TEMPORARY: &str = "state/next";
 const MAGIC: [u8; 8] = *b"AVOWSNP1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 128;
 const RECORD_HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 48;
@@ -94,7 +94,7 @@ pub fn restore<D: Disk>(
         if let Some(place) = checked.filter(|place| place.segment == segment).filter(goes_on) {
             let mut replay = make();
             let mut apply = |head: &[u8], body: LogBody<'_>| {
-                // Its first record says where it stands.
+                // Its last record says where it stands.
                 let (kind, index) = (RecordKind::State, replay.position());
                 replay.apply(LogRecord { kind, index, head, body })
             };

@@ -11,18 +11,20 @@
 //! stand in snapshots only.
 
 mod author;
+mod message;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::author::{read_author, read_grants, write_author, write_grants};
+pub(crate) use self::message::{CopyOf, StoredMessage};
 use super::bytes::{Reader, Writer};
 use super::replay::LogBody;
 use crate::identity::Grants;
 use crate::mqtt::{
-    PacketId, PublishProperties, QoS, RetainHandling, TopicFilter, TopicName, Will, WillProperties,
-    decode_forwarded, encode_forwarded,
+    PacketId, QoS, RetainHandling, TopicFilter, TopicName, Will, WillProperties, decode_forwarded,
+    encode_forwarded,
 };
 use crate::routing::{SessionKey, Subscription};
 use crate::session::Author;
@@ -75,8 +77,11 @@ pub(crate) enum Change {
     Walked { key: SessionKey, filter: TopicFilter },
     /// A new token of its client grants this, in place of what the one before did.
     Granted { key: SessionKey, grants: Arc<Grants> },
+    /// A member of a Shared Subscription of whose copies no record tells left this message: it is
+    /// nobody's until it is queued.
+    Left { group: TopicFilter, message: Box<StoredMessage> },
 
-    /// Where the snapshot stands: entries before it, and the next session key.
+    /// Where the snapshot stands: entries before it, and the next session key. Its last record.
     Position { index: u64, next_session: u64 },
     /// A message that something refers to, by its index.
     Message(Box<StoredMessage>),
@@ -98,10 +103,13 @@ pub(crate) enum Change {
     Bound { connect_index: u64, key: SessionKey },
     /// A Will that is due and was not yet published.
     Owed(Box<OwedWill>),
-    /// A message for a Shared Subscription that nobody was chosen for, since this entry.
-    Unassigned { index: u64, group: TopicFilter, since: u64 },
+    /// A message for a Shared Subscription that nobody was chosen for, since this entry; who had
+    /// sent it in QoS 1 and ended.
+    Unassigned { index: u64, group: TopicFilter, since: u64, sent: Option<(SessionKey, PacketId)> },
     /// A sent copy whose message may not be read any more.
     Unreadable { key: SessionKey, packet_id: PacketId },
+    /// A message that stands nowhere else, and that a record may name, since this entry.
+    Nameable { index: u64, since: u64 },
 }
 
 /// What a CONNECT does to sessions.
@@ -117,19 +125,6 @@ pub(crate) struct Attached {
     pub(crate) will: Option<Will>,
 }
 
-/// A message in a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoredMessage {
-    pub(crate) index: u64,
-    pub(crate) topic: TopicName,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    pub(crate) author: Option<SessionKey>,
-    pub(crate) received: UnixNanos,
-    pub(crate) payload: Bytes,
-    pub(crate) properties: PublishProperties,
-}
-
 /// A Will that must be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwedWill {
@@ -137,16 +132,6 @@ pub(crate) struct OwedWill {
     pub(crate) key: SessionKey,
     pub(crate) author: Author,
     pub(crate) will: Will,
-}
-
-/// One copy of a message: what subscriptions made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CopyOf {
-    /// Index of the entry of the message.
-    pub(crate) index: u64,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    pub(crate) identifiers: Vec<u32>,
 }
 
 /// Where a copy comes from.
@@ -226,6 +211,10 @@ impl Change {
                 w.number(key.0);
                 write_grants(&mut w, grants);
             }
+            Self::Left { group, message } => {
+                message.encode(&mut w);
+                write_filter(&mut w, group);
+            }
             of_snapshot => of_snapshot.encode_of_snapshot(&mut w),
         }
     }
@@ -251,9 +240,17 @@ impl Change {
                 write_author(w, &owed.author);
                 write_will(w, &owed.will);
             }
-            Self::Unassigned { index, group, since } => {
+            Self::Unassigned { index, group, since, sent } => {
                 w.number(*index);
                 write_filter(w, group);
+                w.number(*since);
+                w.byte(sent.is_some().into());
+                if let Some((key, packet_id)) = sent {
+                    write_id(w, *key, *packet_id);
+                }
+            }
+            Self::Nameable { index, since } => {
+                w.number(*index);
                 w.number(*since);
             }
             Self::Bound { connect_index, key } => {
@@ -276,7 +273,9 @@ impl Change {
                 (&will.payload, &will.properties.publish)
             }
             Self::Owed(owed) => (&owed.will.payload, &owed.will.properties.publish),
-            Self::Message(message) => (&message.payload, &message.properties),
+            Self::Message(message) | Self::Left { message, .. } => {
+                (&message.payload, &message.properties)
+            }
             _ => return None,
         };
         let encoded = encode_forwarded(properties);
@@ -301,6 +300,7 @@ impl Change {
             Self::Full { .. } => 12,
             Self::Walked { .. } => 13,
             Self::Granted { .. } => 14,
+            Self::Left { .. } => 15,
             Self::Position { .. } => 32,
             Self::Message(_) => 33,
             Self::Retained { .. } => 34,
@@ -311,6 +311,7 @@ impl Change {
             Self::Owed(_) => 39,
             Self::Unassigned { .. } => 40,
             Self::Unreadable { .. } => 41,
+            Self::Nameable { .. } => 42,
         }
     }
 
@@ -369,6 +370,10 @@ impl Change {
             12 => Self::Full { key: key(r)?, index: r.number()? },
             13 => Self::Walked { key: key(r)?, filter: filter(r)? },
             14 => Self::Granted { key: key(r)?, grants: read_grants(r)? },
+            15 => {
+                let message = Box::new(StoredMessage::read(r, body)?);
+                Self::Left { group: filter(r)?, message }
+            }
             _ => return Self::read_of_snapshot(tag, r, body),
         })
     }
@@ -396,8 +401,13 @@ impl Change {
                 let will = read_will(r, body)?;
                 Self::Owed(Box::new(OwedWill { connect_index, key, author, will }))
             }
-            40 => Self::Unassigned { index: r.number()?, group: filter(r)?, since: r.number()? },
+            40 => {
+                let (index, group, since) = (r.number()?, filter(r)?, r.number()?);
+                let sent = if flag(r)? { Some((key(r)?, packet_id(r)?)) } else { None };
+                Self::Unassigned { index, group, since, sent }
+            }
             41 => Self::Unreadable { key: key(r)?, packet_id: packet_id(r)? },
+            42 => Self::Nameable { index: r.number()?, since: r.number()? },
             _ => return None,
         })
     }
@@ -421,60 +431,6 @@ impl Attached {
         let expiry_seconds = r.narrow()?;
         let will = if flags & 2 > 0 { Some(read_will(r, body)?) } else { None };
         Some(Self { key, connect_index, author, clean: flags & 1 > 0, expiry_seconds, will })
-    }
-}
-
-impl StoredMessage {
-    fn encode(&self, w: &mut Writer<'_>) {
-        w.number(self.index);
-        w.text(self.topic.as_str());
-        w.byte(self.qos as u8 | u8::from(self.retain) << 2);
-        w.maybe(self.author.map(|key| key.0));
-        w.number(self.received.as_nanos());
-    }
-
-    fn read(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
-        let (payload, properties) = body?;
-        let (index, topic) = (r.number()?, topic(r)?);
-        let flags = r.byte().filter(|flags| *flags < 8)?;
-        Some(Self {
-            index,
-            topic,
-            qos: QoS::from_bits(flags & 3)?,
-            retain: flags & 4 > 0,
-            author: r.maybe()?.map(SessionKey),
-            received: UnixNanos::new(r.number()?),
-            payload: Bytes::copy_from_slice(payload),
-            properties: decode_forwarded(properties).ok()?,
-        })
-    }
-}
-
-impl CopyOf {
-    /// `place` is where the copy comes from, 0 to 3.
-    fn encode(&self, w: &mut Writer<'_>, place: u8) {
-        let has_identifiers = !self.identifiers.is_empty();
-        let flags = self.qos as u8 | u8::from(self.retain) << 2 | place << 3;
-        w.byte(flags | u8::from(has_identifiers) << 5);
-        w.number(self.index);
-        if has_identifiers {
-            w.number(self.identifiers.len() as u64);
-            self.identifiers.iter().for_each(|identifier| w.number((*identifier).into()));
-        }
-    }
-
-    fn read(r: &mut Reader<'_>) -> Option<(u8, Self)> {
-        let flags = r.byte().filter(|flags| *flags < 64)?;
-        let index = r.number()?;
-        let mut identifiers = Vec::new();
-        if flags & 32 > 0 {
-            let count = r.number().filter(|count| *count > 0)?;
-            for _ in 0..count {
-                identifiers.push(r.narrow()?);
-            }
-        }
-        let qos = QoS::from_bits(flags & 3)?;
-        Some((flags >> 3 & 3, Self { index, qos, retain: flags & 4 > 0, identifiers }))
     }
 }
 

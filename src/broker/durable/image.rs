@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::broker::connection::{Intake, RetainedCursor, Session};
 use crate::mqtt::RetainHandling;
 use crate::routing::{FoundMessage, Message, SessionKey};
+use crate::time::Now;
 
 impl Replay {
     /// Hands every record of the image to `put`: its head, and payload and properties beside it.
@@ -31,14 +32,12 @@ impl Replay {
 
 /// Shows `put` every change that makes an empty broker this one.
 pub(super) fn image(broker: &Broker, recovering: &Recovering, put: &mut dyn FnMut(Change)) {
-    let (index, next_session) = (recovering.position, broker.next_session);
-    put(Change::Position { index, next_session });
     let mut sessions: Vec<(SessionKey, &Session)> =
         broker.sessions.iter().map(|(key, session)| (*key, session)).collect();
     sessions.retain(|(_, session)| session.durable);
     sessions.sort_unstable_by_key(|(key, _)| *key);
     for message in messages(broker, recovering, &sessions).into_values() {
-        put(Change::Message(Box::new(stored(broker, recovering, &message))));
+        put(Change::Message(Box::new(stored(broker, recovering.base, &message))));
     }
     for message in broker.retained.iter() {
         put(Change::Retained { index: message.index() });
@@ -56,9 +55,14 @@ pub(super) fn image(broker: &Broker, recovering: &Recovering, put: &mut dyn FnMu
         put(Change::Owed(Box::new(owed.clone())));
     }
     for ((index, group), unassigned) in &recovering.unassigned {
-        let (group, since) = (group.clone(), unassigned.since);
-        put(Change::Unassigned { index: *index, group, since });
+        let (group, since, sent) = (group.clone(), unassigned.since, unassigned.sent);
+        put(Change::Unassigned { index: *index, group, since, sent });
     }
+    for (message, since) in recovering.nameable.iter() {
+        put(Change::Nameable { index: message.index(), since });
+    }
+    let (index, next_session) = (recovering.position, broker.next_session);
+    put(Change::Position { index, next_session });
 }
 
 /// Every message that something refers to.
@@ -67,21 +71,23 @@ fn messages(
     recovering: &Recovering,
     sessions: &[(SessionKey, &Session)],
 ) -> BTreeMap<u64, Arc<Message>> {
-    let mut messages = recovering.recent.clone();
+    let mut messages = BTreeMap::new();
     let mut keep = |message: &Arc<Message>| {
         messages.entry(message.index()).or_insert_with(|| Arc::clone(message));
     };
     broker.retained.iter().for_each(&mut keep);
-    for (_, session) in sessions {
+    for (_, session) in sessions.iter().filter(|(_, session)| session.is_lasting()) {
         session.outbound.queue().for_each(|copy| keep(&copy.message));
         let sent = session.outbound.window().filter_map(|(_, copy)| copy);
         sent.for_each(|copy| keep(&copy.message));
     }
     recovering.unassigned.values().for_each(|unassigned| keep(&unassigned.message));
+    recovering.nameable.iter().for_each(|(message, _)| keep(message));
     messages
 }
 
-fn stored(broker: &Broker, recovering: &Recovering, message: &Message) -> StoredMessage {
+/// All of a message; `now` maps its time to the log's.
+pub(super) fn stored(broker: &Broker, now: Now, message: &Message) -> StoredMessage {
     // Whose session has ended is nobody's: No Local concerns living ones.
     let lives = |key: &SessionKey| broker.sessions.get(key).is_some_and(|it| it.durable);
     StoredMessage {
@@ -90,7 +96,7 @@ fn stored(broker: &Broker, recovering: &Recovering, message: &Message) -> Stored
         qos: message.qos(),
         retain: message.retain(),
         author: message.author().filter(lives),
-        received: recovering.unix(message.received_at()),
+        received: now.unix_at(message.received_at()),
         payload: message.payload().clone(),
         properties: message.properties().clone(),
     }
@@ -111,6 +117,27 @@ fn image_of_session(
         expiry_seconds: session.expiry_seconds,
         will: session.will.clone(),
     })));
+    // One that ends with its connection needs no more: no client will ask for it.
+    if session.is_lasting() {
+        image_of_deliveries(recovering, key, session, put);
+    }
+    if let Some(away_since) = session.away_since {
+        put(Change::Detached {
+            key,
+            connect_index,
+            at: recovering.base.unix_at(away_since),
+            expiry_seconds: session.expiry_seconds,
+            publishes_will: true,
+        });
+    }
+}
+
+fn image_of_deliveries(
+    recovering: &Recovering,
+    key: SessionKey,
+    session: &Session,
+    put: &mut dyn FnMut(Change),
+) {
     for (filter, subscription) in &session.subscriptions {
         let (filter, subscription) = (filter.clone(), *subscription);
         let handling = RetainHandling::DoNotSend;
@@ -122,8 +149,7 @@ fn image_of_session(
     for (packet_id, copy) in session.outbound.window() {
         match copy {
             Some(copy) => {
-                // Where it came from matters no more.
-                let (source, copy) = (Source::Routed, CopyOf::of(copy));
+                let (source, copy) = (Source::of(copy), CopyOf::of(copy));
                 put(Change::Sent { key, packet_id, source, copy });
             }
             None => {
@@ -148,15 +174,6 @@ fn image_of_session(
     for packet_id in session.inbound.iter() {
         put(Change::Taken { key, packet_id });
     }
-    if let Some(away_since) = session.away_since {
-        put(Change::Detached {
-            key,
-            connect_index,
-            at: recovering.unix(away_since),
-            expiry_seconds: session.expiry_seconds,
-            publishes_will: true,
-        });
-    }
 }
 
 impl Replay {
@@ -164,12 +181,17 @@ impl Replay {
     pub(super) fn restore(&mut self, change: Change) {
         match change {
             Change::Position { index, next_session } => {
+                // The end of the image: all messages have found their places.
+                self.recovering().of_snapshot = BTreeMap::new();
                 self.recovering().position = index;
                 self.broker.next_session = self.broker.next_session.max(next_session);
             }
-            Change::Message(stored) => self.restore_message(*stored),
+            Change::Message(stored) => {
+                let message = self.message_of(*stored);
+                self.recovering().of_snapshot.insert(message.index(), message);
+            }
             Change::Retained { index } => {
-                if let Some(message) = self.recovering().recent.get(&index).cloned() {
+                if let Some(message) = self.recovering().named(index) {
                     self.broker.retained.set(message);
                 }
             }
@@ -185,6 +207,7 @@ impl Replay {
                 if let Some(session) = self.broker.sessions.get_mut(&key) {
                     let cursor = RetainedCursor { filter, subscription, after, until };
                     session.retained.push_back(cursor);
+                    self.recovering().walking.insert(key);
                 }
             }
             Change::Bound { connect_index, key } => {
@@ -193,11 +216,17 @@ impl Replay {
             Change::Owed(owed) => {
                 self.recovering().owed.insert(owed.connect_index, *owed);
             }
-            Change::Unassigned { index, group, since } => {
+            Change::Unassigned { index, group, since, sent } => {
                 let recovering = self.recovering();
-                if let Some(message) = recovering.recent.get(&index).cloned() {
-                    let unassigned = Unassigned { message, since };
+                if let Some(message) = recovering.named(index) {
+                    let unassigned = Unassigned { message, since, sent };
                     recovering.unassigned.insert((index, group), unassigned);
+                }
+            }
+            Change::Nameable { index, since } => {
+                let recovering = self.recovering();
+                if let Some(message) = recovering.named(index) {
+                    recovering.nameable.keep(&message, since);
                 }
             }
             Change::Unreadable { key, packet_id } => {
@@ -208,20 +237,19 @@ impl Replay {
         }
     }
 
-    /// Messages come first, all of them: nothing is given up before the log goes on.
-    fn restore_message(&mut self, stored: StoredMessage) {
+    /// The message that a record holds all of.
+    pub(super) fn message_of(&mut self, stored: StoredMessage) -> Arc<Message> {
         let kept = self.broker.settings.bounds.message_expiry_seconds_max;
-        let recovering = self.recovering();
         let found = FoundMessage {
             index: stored.index,
             topic: stored.topic,
             qos: stored.qos,
             retain: stored.retain,
             author: stored.author,
-            received_at: recovering.instant(stored.received),
+            received_at: self.recovering().base.instant_at(stored.received),
             payload: stored.payload,
             properties: stored.properties,
         };
-        recovering.remember_always(Message::recovered(found, kept));
+        Message::recovered(found, kept)
     }
 }

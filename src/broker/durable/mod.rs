@@ -22,6 +22,7 @@ mod bytes;
 mod change;
 mod entry;
 mod image;
+mod nameable;
 mod recovering;
 mod replay;
 
@@ -33,7 +34,8 @@ pub use replay::{LogBody, LogRecord, Replay};
 use super::Broker;
 use crate::evidence::Body;
 use crate::mqtt::{QoS, TopicFilter};
-use crate::routing::{Delivery, SessionKey};
+use crate::routing::{Delivery, Message, SessionKey};
+use crate::time::Now;
 
 impl Broker {
     /// Records a change of Session State. At replay it is in the log already.
@@ -46,6 +48,13 @@ impl Broker {
             Body { salt, payload, properties }
         });
         self.ledger.note(body, |out| change.encode(out));
+    }
+
+    /// Records a message that a member of a Shared Subscription leaves, of whose copies the log does
+    /// not tell: until somebody has it, it is nobody's.
+    pub(super) fn note_left(&mut self, now: Now, message: &Message, group: &TopicFilter) {
+        let message = Box::new(image::stored(self, now, message));
+        self.note(&Change::Left { group: group.clone(), message });
     }
 }
 
@@ -82,4 +91,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::change::OwedWill;
+use super::nameable::Nameable;
 use crate::broker::Backlog;
 use crate::mqtt::{PacketId, QoS, TopicFilter, Will};
 use crate::routing::{Message, SessionKey};
 use crate::session::{Author, Bounds};
-use crate::time::{Instant, Now, UnixNanos};
+use crate::time::Now;
 
 /// Entries between two looks for what is too old to matter.
 const PRUNE_EVERY: u64 = 1_024;
@@ -29,18 +30,21 @@ pub(in crate::broker) struct Recovering {
     /// queue says so later in the log.
     pub(super) bounds: Bounds,
     lag_entries: u64,
-    recent_bytes_max: usize,
+    lag_bytes: usize,
     /// Index of the next entry.
     pub(super) position: u64,
+    /// Messages of a snapshot that is being read, by index.
+    pub(super) of_snapshot: BTreeMap<u64, Arc<Message>>,
+    /// Messages that stand nowhere else, for records that name them.
+    pub(super) nameable: Nameable,
+    /// Sessions that may have retained messages to be sent yet.
+    pub(super) walking: BTreeSet<SessionKey>,
     /// Sessions by the `connect` entries of their connections.
     pub(super) by_connect: BTreeMap<u64, SessionKey>,
     /// Wills that are due, by the same, until their entry comes.
     pub(super) owed: BTreeMap<u64, OwedWill>,
     /// Messages for Shared Subscriptions whose receiver is not yet known.
     pub(super) unassigned: BTreeMap<(u64, TopicFilter), Unassigned>,
-    /// The newest messages by index, for records that name one which is in no queue.
-    pub(super) recent: BTreeMap<u64, Arc<Message>>,
-    recent_bytes: usize,
     /// Copies that were sent, and may not be read under the policy of this start.
     pub(super) unreadable: BTreeMap<SessionKey, BTreeSet<PacketId>>,
 }
@@ -51,21 +55,25 @@ pub(super) struct Unassigned {
     pub(super) message: Arc<Message>,
     /// Index of the entry at which it was known to be nobody's.
     pub(super) since: u64,
+    /// Who had sent it in QoS 1, and under which identifier, before its session ended.
+    pub(super) sent: Option<(SessionKey, PacketId)>,
 }
 
 impl Recovering {
     pub(super) fn new(base: Now, bounds: Bounds, backlog: Backlog) -> Self {
+        let lag_bytes = 2 * backlog.bytes_max + ROUND_BYTES;
         Self {
             base,
             bounds,
             lag_entries: 2 * backlog.records_max as u64 + ROUND_ENTRIES,
-            recent_bytes_max: 2 * backlog.bytes_max + ROUND_BYTES,
+            lag_bytes,
             position: 0,
+            of_snapshot: BTreeMap::new(),
+            nameable: Nameable::new(lag_bytes),
+            walking: BTreeSet::new(),
             by_connect: BTreeMap::new(),
             owed: BTreeMap::new(),
             unassigned: BTreeMap::new(),
-            recent: BTreeMap::new(),
-            recent_bytes: 0,
             unreadable: BTreeMap::new(),
         }
     }
@@ -74,7 +82,7 @@ impl Recovering {
     pub(super) fn wide_bounds(&self) -> Bounds {
         let bounds = self.bounds;
         let lag = u32::try_from(self.lag_entries).unwrap_or(u32::MAX);
-        let lag_bytes = self.recent_bytes_max as u64;
+        let lag_bytes = self.lag_bytes as u64;
         Bounds {
             queue_messages_max: bounds.queue_messages_max.saturating_mul(2).saturating_add(lag),
             queue_bytes_max: bounds.queue_bytes_max.saturating_mul(2).saturating_add(lag_bytes),
@@ -84,36 +92,38 @@ impl Recovering {
         }
     }
 
-    /// A time of the log as an instant of this process, which may lie before its start.
-    pub(super) fn instant(&self, at: UnixNanos) -> Instant {
-        let base = self.base.instant.as_nanos();
-        let (at, now) = (at.as_nanos(), self.base.unix.as_nanos());
-        Instant::from_nanos(match at.checked_sub(now) {
-            Some(ahead) => base.saturating_add(ahead),
-            None => base.saturating_sub(now - at),
-        })
-    }
-
-    /// The other way round.
-    pub(super) fn unix(&self, at: Instant) -> UnixNanos {
-        let base = self.base.unix.as_nanos();
-        let (at, now) = (at.as_nanos(), self.base.instant.as_nanos());
-        UnixNanos::new(match at.checked_sub(now) {
-            Some(ahead) => base.saturating_add(ahead),
-            None => base.saturating_sub(now - at),
-        })
-    }
-
-    /// A message whose receiver in `group` stands further on.
+    /// A message whose receiver in `group` stands further on; `sent` if a member had sent it, and
+    /// ended.
     pub(in crate::broker) fn leave_unassigned(
         &mut self,
         message: &Arc<Message>,
         group: TopicFilter,
+        sent: Option<(SessionKey, PacketId)>,
     ) {
         if message.qos() > QoS::AtMostOnce {
             let (message, since) = (Arc::clone(message), self.position);
-            self.unassigned.insert((message.index(), group), Unassigned { message, since });
+            self.unassigned.insert((message.index(), group), Unassigned { message, since, sent });
         }
+    }
+
+    /// A session sent its copy, and ended: before this, in the log, and after it, in truth. In
+    /// QoS 2 nobody else gets the message any more. [MQTT-4.8.2-5]
+    pub(super) fn sent_by_ended(
+        &mut self,
+        sent: (SessionKey, PacketId),
+        qos: QoS,
+        place: &(u64, TopicFilter),
+    ) {
+        if qos == QoS::ExactlyOnce {
+            self.unassigned.remove(place);
+        } else if let Some(unassigned) = self.unassigned.get_mut(place) {
+            unassigned.sent = Some(sent);
+        }
+    }
+
+    /// What a session had sent was acknowledged: before it ended, in truth.
+    pub(super) fn acknowledged_to_ended(&mut self, sent: (SessionKey, PacketId)) {
+        self.unassigned.retain(|_, unassigned| unassigned.sent != Some(sent));
     }
 
     /// A Will that is due. Its entry stands further on, or a crash was faster.
@@ -127,24 +137,14 @@ impl Recovering {
         self.owed.insert(connect_index, OwedWill { connect_index, key, author, will });
     }
 
-    /// Keeps a message for records further on.
-    pub(super) fn remember(&mut self, message: &Arc<Message>) {
-        if message.qos() == QoS::AtMostOnce && !message.retain() {
-            return;
-        }
-        self.recent_bytes += message.queue_bytes();
-        self.recent.insert(message.index(), Arc::clone(message));
-        while self.recent_bytes > self.recent_bytes_max
-            && let Some((_, old)) = self.recent.pop_first()
-        {
-            self.recent_bytes -= old.queue_bytes();
-        }
+    /// Keeps a message that is in no queue for records further on.
+    pub(in crate::broker) fn keep(&mut self, message: &Arc<Message>) {
+        self.nameable.keep(message, self.position);
     }
 
-    /// As [`Self::remember`], for a message that a snapshot refers to.
-    pub(super) fn remember_always(&mut self, message: Arc<Message>) {
-        self.recent_bytes += message.queue_bytes();
-        self.recent.insert(message.index(), message);
+    /// The message that a record or a snapshot means by `index`, if it is in no queue.
+    pub(super) fn named(&self, index: u64) -> Option<Arc<Message>> {
+        self.of_snapshot.get(&index).or_else(|| self.nameable.get(index)).cloned()
     }
 
     /// The log has come to `position`: gives up what no record can name any more.
@@ -155,12 +155,9 @@ impl Recovering {
         }
     }
 
-    pub(super) fn prune(&mut self) {
+    fn prune(&mut self) {
         let oldest = self.position.saturating_sub(self.lag_entries);
-        let kept = self.recent.split_off(&oldest);
-        for old in std::mem::replace(&mut self.recent, kept).into_values() {
-            self.recent_bytes -= old.queue_bytes();
-        }
+        self.nameable.give_up(oldest);
         self.unassigned.retain(|_, unassigned| unassigned.since >= oldest);
     }
 }

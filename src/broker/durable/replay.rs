@@ -11,13 +11,13 @@ use memchr::memmem;
 use super::change::{Attached, BadRecord, Change, CopyOf, Source};
 use super::entry::{Fields, entry_type};
 use super::recovering::Recovering;
-use crate::broker::connection::Intake;
+use crate::broker::connection::{Intake, Session};
 use crate::broker::effect::Detachment;
 use crate::broker::{Broker, Counters, Settings, timeout};
 use crate::evidence::{EntryType, RecordKind};
 use crate::mqtt::{PacketId, QoS, ReasonCode, TopicFilter, TopicName, decode_forwarded};
 use crate::routing::{Delivery, FoundMessage, Message, SessionKey};
-use crate::session::Outbound;
+use crate::session::{Inbound, Outbound};
 use crate::time::{Instant, Now, UnixNanos};
 
 /// How every entry of a retained message says so. Texts of clients are escaped.
@@ -91,7 +91,7 @@ impl Replay {
             broker.publish_will_of(now, key, connect_index, &owed.author, &owed.will);
         }
         for ((_, group), unassigned) in recovering.unassigned {
-            broker.assign(now, &unassigned.message, group, &mut Default::default());
+            broker.assign(now, &unassigned.message, group, &mut Default::default(), true);
         }
         broker
     }
@@ -110,6 +110,10 @@ impl Replay {
             .get_or_insert_with(|| Box::new(Recovering::new(base, bounds, backlog)))
     }
 
+    fn is_lasting(&self, key: SessionKey) -> bool {
+        self.broker.sessions.get(&key).is_some_and(Session::is_lasting)
+    }
+
     fn now(&mut self) -> Now {
         self.recovering().base
     }
@@ -121,7 +125,7 @@ impl Replay {
         match kind {
             EntryType::Start => {
                 let at = UnixNanos::new(Fields::read(record.head)?.t);
-                let at = self.recovering().instant(at);
+                let at = self.now().instant_at(at);
                 self.close_all(at);
             }
             EntryType::RetainClear => self.expire(&Fields::read(record.head)?),
@@ -174,7 +178,7 @@ impl Replay {
             return;
         }
         let Ok(topic) = TopicName::parse(&fields.topic) else { return };
-        let at = self.recovering().instant(UnixNanos::new(fields.t));
+        let at = self.now().instant_at(UnixNanos::new(fields.t));
         let stored = self.broker.retained.stored(&topic);
         if stored.is_some_and(|message| message.is_outlived(at)) {
             self.broker.retained.clear(&topic);
@@ -195,7 +199,7 @@ impl Replay {
         let qos = QoS::from_bits(fields.qos).ok_or(BadRecord)?;
         self.take_identifier(&fields, qos, author);
         let topic = fields.quarantine.as_ref().unwrap_or(&fields.topic);
-        let received_at = self.recovering().instant(UnixNanos::new(fields.t));
+        let received_at = self.now().instant_at(UnixNanos::new(fields.t));
         let found = FoundMessage {
             index: record.index,
             topic: TopicName::parse(topic).map_err(|_| BadRecord)?,
@@ -208,14 +212,27 @@ impl Replay {
         };
         let kept = self.broker.settings.bounds.message_expiry_seconds_max;
         let message = Message::recovered(found, kept);
-        // Records further on name messages to sessions of the log only: without one, nothing is kept.
-        if self.broker.durable_sessions > 0 {
-            self.recovering().remember(&message);
+        if message.retain() {
+            self.keep_replaced(message.topic());
         }
         self.broker.retain(&message);
         let now = self.now();
         self.broker.route(now, &message);
         Ok(())
+    }
+
+    /// The retained message of a topic goes. A session that was walking by when this was written may
+    /// have been sent it.
+    fn keep_replaced(&mut self, topic: &TopicName) {
+        let Broker { sessions, retained, recovering, .. } = &mut self.broker;
+        let (Some(recovering), Some(old)) = (recovering, retained.stored(topic)) else { return };
+        let cursors = |key: &SessionKey| sessions.get(key).into_iter().flat_map(|it| &it.retained);
+        recovering.walking.retain(|key| cursors(key).next().is_some());
+        let is_walked =
+            recovering.walking.iter().flat_map(cursors).any(|it| it.filter.matches(topic));
+        if is_walked {
+            recovering.keep(old);
+        }
     }
 
     /// The Will of a connection is done, whether it was due or its delay was over.
@@ -238,7 +255,8 @@ impl Replay {
             return;
         };
         let session = author.and_then(|key| self.broker.sessions.get_mut(&key));
-        let Some(session) = session else { return };
+        // No record tells when one that ends with its connection releases it.
+        let Some(session) = session.filter(|session| session.is_lasting()) else { return };
         if fields.quarantine.is_none() || !session.author.version().is_v5() {
             session.inbound.receive(packet_id);
         }
@@ -251,17 +269,19 @@ impl Replay {
         match change {
             Change::Attached(attached) => self.attach(*attached),
             Change::Detached { key, connect_index, at, expiry_seconds, publishes_will } => {
-                let at = self.recovering().instant(at);
+                let at = now.instant_at(at);
                 self.detach(Detachment { key, connect_index, at, expiry_seconds, publishes_will });
             }
             Change::Ended { key, connect_index } => {
                 self.broker.ended(now, key, connect_index);
                 self.forget_connection(key, connect_index);
             }
-            Change::Subscribed { key, filter, subscription, handling } => {
+            Change::Subscribed { key, filter, subscription, handling } if self.is_lasting(key) => {
                 let position = self.position();
                 self.broker.add_subscription(key, filter, subscription, handling, position);
+                self.recovering().walking.insert(key);
             }
+            Change::Subscribed { .. } => {}
             Change::Unsubscribed { key, filter } => {
                 self.broker.remove_subscription(now, key, &filter);
             }
@@ -269,8 +289,10 @@ impl Replay {
                 self.sent(key, packet_id, source, copy);
             }
             Change::Acked { key, packet_id } => {
-                self.outbound(key, |outbound| outbound.cancel(packet_id));
                 self.is_unreadable(key, packet_id);
+                if self.outbound(key, |outbound| outbound.cancel(packet_id)).is_none() {
+                    self.recovering().acknowledged_to_ended((key, packet_id));
+                }
             }
             Change::Receipted { key, packet_id } => self.receipted(key, packet_id),
             Change::Released { key, packet_id } => {
@@ -297,6 +319,10 @@ impl Replay {
                     session.author = session.author.with_grants(Some(grants));
                 }
             }
+            Change::Left { group, message } => {
+                let message = self.message_of(*message);
+                self.recovering().leave_unassigned(&message, group, None);
+            }
             of_snapshot => self.restore(of_snapshot),
         }
     }
@@ -321,8 +347,7 @@ impl Replay {
         let is_lasting = attached.expiry_seconds > 0;
         let (key, _) = self.broker.attach(now, attached, index, true);
         if !is_lasting {
-            // No record tells what of these was sent on such a connection: taken as sent.
-            self.outbound(key, |outbound| outbound.take_queued(|copy| copy.group.is_some()));
+            self.forget_deliveries(key);
         }
         if claimed {
             self.broker.unclaim_session(&name);
@@ -330,6 +355,18 @@ impl Replay {
         self.recovering().by_connect.insert(index, key);
         if let Some((key, connect_index)) = before {
             self.forget_connection(key, connect_index);
+        }
+    }
+
+    /// A session that ends with its connection: no record tells what is sent on it, nor what it
+    /// subscribes to, and nobody will ask. What it had is taken as sent.
+    fn forget_deliveries(&mut self, key: SessionKey) {
+        self.outbound(key, |outbound| *outbound = Outbound::new(1));
+        let Some(session) = self.broker.sessions.get_mut(&key) else { return };
+        session.retained.clear();
+        session.inbound = Inbound::default();
+        for filter in std::mem::take(&mut session.subscriptions).into_keys() {
+            self.broker.subscriptions.remove(&filter, key);
         }
     }
 
@@ -368,34 +405,39 @@ impl Replay {
     /// A copy got its Packet Identifier: out of the queue, into the window.
     fn sent(&mut self, key: SessionKey, packet_id: PacketId, source: Source, copy: CopyOf) {
         let CopyOf { index, qos, retain, identifiers } = copy;
+        let group = match &source {
+            Source::Shared(group) => Some(group.clone()),
+            Source::Routed | Source::Retained(_) => None,
+        };
+        if !self.is_lasting(key) {
+            if let (Some(group), false) = (group, self.broker.sessions.contains_key(&key)) {
+                self.recovering().sent_by_ended((key, packet_id), qos, &(index, group));
+            }
+            return;
+        }
         let message = match source {
             Source::Routed => self.take_from_queue(key, index, None).or_else(|| {
                 // Past an empty queue: it is full no more.
                 self.broker.sessions.get_mut(&key)?.intake = Intake::Implicit;
                 None
             }),
-            Source::Shared(group) => {
-                let queued = self.take_from_queue(key, index, Some(&group));
-                // Or it left the group before this, in the log, and after it, in truth.
+            Source::Shared(group) => self.take_from_queue(key, index, Some(&group)).or_else(|| {
+                // It left the group before this, in the log, and after it, in truth.
                 let left = self.recovering().unassigned.remove(&(index, group));
-                queued.or(left.map(|unassigned| unassigned.message))
-            }
+                left.map(|unassigned| unassigned.message)
+            }),
             Source::Retained(topic) => {
                 self.walked_to(key, &topic);
                 let stored = self.broker.retained.stored(&topic).cloned();
                 stored.filter(|message| message.index() == index)
             }
         };
-        if !self.broker.sessions.contains_key(&key) {
-            return;
-        }
-        let message = message.or_else(|| self.recovering().recent.get(&index).cloned());
-        let Some(message) = message else {
+        let Some(message) = message.or_else(|| self.recovering().named(index)) else {
             self.recovering().unreadable.entry(key).or_default().insert(packet_id);
             return;
         };
         let size = message.queue_bytes();
-        let delivery = Delivery { message, qos, retain, identifiers, group: None };
+        let delivery = Delivery { message, qos, retain, identifiers, group };
         self.outbound(key, |outbound| outbound.restore(packet_id, Some((delivery, qos, size))));
     }
 
@@ -455,19 +497,22 @@ impl Replay {
             Some(group) => self.take_from_group(index, group),
             None => None,
         };
-        let message = message.or_else(|| self.recovering().recent.get(&index).cloned());
-        let Some(message) = message.filter(|_| is_lasting) else { return };
+        let message = message.or_else(|| self.recovering().named(index));
+        if !is_lasting {
+            return;
+        }
         let Some(session) = self.broker.sessions.get_mut(&key) else {
             // It ended before this, in the log, and after it, in truth: then it passes it on.
-            if let Some(recovering) = &mut self.broker.recovering
-                && let Some(group) = group
-            {
-                recovering.leave_unassigned(&message, group);
+            if let (Some(message), Some(group)) = (message, group) {
+                self.recovering().leave_unassigned(&message, group, None);
             }
             return;
         };
         if group.is_none() {
             session.intake = Intake::Implicit;
+        }
+        let Some(message) = message else { return };
+        if group.is_none() {
             // The queue is in order, and this one comes at its end, or nearly.
             let from_end = session.outbound.queue().rev();
             let mut later = from_end.take_while(|queued| queued.message.index() >= index);
@@ -500,9 +545,11 @@ impl Replay {
     }
 
     fn full(&mut self, key: SessionKey, index: u64) {
-        self.outbound(key, |outbound| {
-            outbound.take_queued(|copy| copy.message.index() >= index && copy.group.is_none());
-        });
+        let left_out = |copy: &Delivery| copy.message.index() >= index && copy.group.is_none();
+        let taken = self.outbound(key, |outbound| outbound.take_queued(left_out));
+        for copy in taken.unwrap_or_default() {
+            self.recovering().keep(&copy.message);
+        }
         if let Some(session) = self.broker.sessions.get_mut(&key) {
             session.intake = Intake::Closed;
         }

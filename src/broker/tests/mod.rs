@@ -4,6 +4,7 @@ mod deliveries;
 mod flow;
 mod line;
 mod sessions;
+mod shared;
 mod tokens;
 mod wills;
 
@@ -26,6 +27,7 @@ use crate::session::Bounds;
 use crate::time::UnixNanos;
 
 /// One record as it was handed to the writer.
+#[derive(Clone)]
 pub(super) struct Logged {
     pub(super) kind: RecordKind,
     pub(super) index: u64,
@@ -90,6 +92,16 @@ impl Rig {
         self.broker = Broker::new(self.broker.settings.clone(), now);
         self.now = now;
         (self.log, self.batches, self.entries) = Default::default();
+        self.sync();
+    }
+
+    /// Goes on with a broker that was made of the first `count` records of the log.
+    pub(super) fn go_on_with(&mut self, broker: Broker, count: usize) {
+        self.broker = broker;
+        self.log.truncate(count);
+        self.waiting.clear();
+        let entries = self.log.iter().filter(|record| record.kind == RecordKind::Entry).count();
+        self.batches = vec![(BatchId { shard: 0, number: u64::MAX }, entries)];
         self.sync();
     }
 

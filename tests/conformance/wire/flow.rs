@@ -220,6 +220,34 @@ fn a_qos_2_message_of_a_shared_subscription_stays_with_its_member() {
 }
 
 #[test]
+fn a_qos_1_message_that_is_not_acknowledged_goes_to_another_member_when_the_session_ends() {
+    let site = Site::new();
+    let lasting = connect(V5, 0, b"\x11\x00\x00\x00\x3C", &[&field("one")]);
+    let (mut one, _) = Client::connect(&site, "one", V5, &lasting);
+    assert_eq!(one.ask(&subscribe(V5, 1, "$share/g/t/a", 1)), suback(V5, 1, &[1]));
+    let mut device = Client::clean(&site, "device", V5);
+    let message = |first, id, text: &[u8]| publish(V5, first, "t/a", id, b"", text);
+    for (id, text) in [(1, b"1"), (2, b"2"), (3, b"3")] {
+        assert_eq!(device.ask(&message(0x32, id, text)), ack(0x40, id));
+    }
+    assert_eq!(one.fence().len(), 3);
+    one.send(&ack(0x40, 2));
+    one.fence();
+    let mut two = reader(&site, "two", b"", "$share/g/t/a", 1);
+    drop(one);
+    // It may come back.
+    let (mut one, _) = Client::connect(&site, "one", V5, &lasting);
+    assert_eq!(one.fence(), [message(0x3A, 1, b"1"), message(0x3A, 3, b"3")]);
+    assert_eq!(two.fence(), NOTHING);
+    drop(one);
+    let clean = connect(V5, CLEAN, b"", &[&field("one")]);
+    let (mut one, _) = Client::connect(&site, "one", V5, &clean);
+    // Under identifiers of the other's own, and without DUP: it has never seen them.
+    assert_eq!([two.next(), two.next()], [message(0x32, 1, b"1"), message(0x32, 2, b"3")]);
+    assert_eq!(one.fence(), NOTHING);
+}
+
+#[test]
 fn a_message_that_its_member_refuses_goes_to_no_other() {
     let site = Site::new();
     let mut one = reader(&site, "one", b"", "$share/g/t/a", 2);

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::Identity;
-use crate::mqtt::{ClientId, ProtocolVersion, UserProperty};
+use crate::mqtt::{ClientId, ProtocolVersion, PublishProperties, UserProperty};
 
 fn author(version: ProtocolVersion) -> Author {
     let identity = Identity::parse("spiffe://p/device/press-7", "field-ca").unwrap();
@@ -160,7 +160,24 @@ fn vectors_of_copies() -> Vec<(Change, &'static str)> {
         ),
         (Change::Skipped { key: KEY, index: 128 }, "010b ac02 8001"),
         (Change::Full { key: KEY, index: 128 }, "010c ac02 8001"),
+        (
+            Change::Left { group: filter("$share/g/a"), message: Box::new(left()) },
+            "010f 09 01 61 05 ad02 02 0a 2473686172652f672f61",
+        ),
     ]
+}
+
+fn left() -> StoredMessage {
+    StoredMessage {
+        index: 9,
+        topic: TopicName::parse("a").unwrap(),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        author: Some(KEY),
+        received: UnixNanos::new(2),
+        payload: Bytes::from_static(b"x"),
+        properties: PublishProperties::default(),
+    }
 }
 
 fn round_trip(change: &Change) -> Result<Change, BadRecord> {
@@ -247,29 +264,33 @@ fn any_of_log() -> impl Strategy<Value = Change> {
         (key, prop::option::of(any_filter()), any::<bool>(), any_copy()).prop_map(
             |(key, group, is_lasting, copy)| Change::Queued { key, group, is_lasting, copy }
         ),
+        (any_filter(), any_message())
+            .prop_map(|(group, message)| Change::Left { group, message: Box::new(message) }),
     ]
 }
 
-fn any_of_snapshot() -> impl Strategy<Value = Change> {
+fn any_message() -> impl Strategy<Value = StoredMessage> {
     let payload = prop::collection::vec(any::<u8>(), 0..50);
-    let key = any::<u64>().prop_map(SessionKey);
     let owner = prop::option::of((0..u64::MAX).prop_map(SessionKey));
-    let message = (any::<u64>(), any_topic(), 0..3_u8, any::<bool>(), owner, payload).prop_map(
-        |(index, topic, qos, retain, author, payload)| {
-            Change::Message(Box::new(StoredMessage {
-                index,
-                topic,
-                qos: QoS::from_bits(qos).unwrap(),
-                retain,
-                author,
-                received: UnixNanos::new(index),
-                payload: payload.into(),
-                properties: PublishProperties::default(),
-            }))
+    (any::<u64>(), any_topic(), 0..3_u8, any::<bool>(), owner, payload).prop_map(
+        |(index, topic, qos, retain, author, payload)| StoredMessage {
+            index,
+            topic,
+            qos: QoS::from_bits(qos).unwrap(),
+            retain,
+            author,
+            received: UnixNanos::new(index),
+            payload: payload.into(),
+            properties: PublishProperties::default(),
         },
-    );
+    )
+}
+
+fn any_of_snapshot() -> impl Strategy<Value = Change> {
+    let key = any::<u64>().prop_map(SessionKey);
+    let id = (1..=u16::MAX).prop_map(|id| PacketId::new(id).unwrap());
     prop_oneof![
-        message,
+        any_message().prop_map(|message| Change::Message(Box::new(message))),
         (any::<u64>(), any::<u64>())
             .prop_map(|(index, next_session)| Change::Position { index, next_session }),
         (key.clone(), any_filter(), any_subscription(), prop::option::of(any_topic())).prop_map(
@@ -277,14 +298,16 @@ fn any_of_snapshot() -> impl Strategy<Value = Change> {
                 Change::Walking { key, filter, subscription, after, until: 3 }
             }
         ),
-        (key, any::<u64>(), any_version(), any_will()).prop_map(
+        (key.clone(), any::<u64>(), any_version(), any_will()).prop_map(
             |(key, connect_index, version, will)| {
                 let author = author(version);
                 Change::Owed(Box::new(OwedWill { connect_index, key, author, will }))
             }
         ),
-        (any::<u64>(), any_filter(), any::<u64>())
-            .prop_map(|(index, group, since)| Change::Unassigned { index, group, since }),
+        (any::<u64>(), any_filter(), any::<u64>(), prop::option::of((key, id))).prop_map(
+            |(index, group, since, sent)| Change::Unassigned { index, group, since, sent }
+        ),
+        (any::<u64>(), any::<u64>()).prop_map(|(index, since)| Change::Nameable { index, since }),
     ]
 }
 
