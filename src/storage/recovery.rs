@@ -149,16 +149,24 @@ fn drop_unused<D: Disk>(disk: &D, numbers: &[u64]) -> Result<u64, StorageFault> 
     Ok(count - 1)
 }
 
-/// Whether segment `number` was never begun: its header is synced before the first batch is
-/// written, so without a whole header there must be nothing behind it.
-pub(super) fn is_unused<D: Disk>(disk: &D, number: u64) -> Result<bool, StorageFault> {
+/// Whether segment `number` has a whole header. A look at the header alone: what is behind it may be
+/// long, and is the writer's.
+pub(super) fn is_begun<D: Disk>(disk: &D, number: u64) -> Result<bool, StorageFault> {
     let path = segment_path(number);
     let file = disk.open(&path).map_err(StorageFault::io(Doing::Open, &path))?;
     let mut header = [0; SEGMENT_HEADER_BYTES];
     file.read_at(&mut header, 0).map_err(StorageFault::io(Doing::Read, &path))?;
-    if SegmentHeader::decode(&header).is_ok() {
+    Ok(SegmentHeader::decode(&header).is_ok())
+}
+
+/// Whether segment `number` was never begun: its header is synced before the first batch is
+/// written, so without a whole header there must be nothing behind it.
+pub(super) fn is_unused<D: Disk>(disk: &D, number: u64) -> Result<bool, StorageFault> {
+    if is_begun(disk, number)? {
         return Ok(false);
     }
+    let path = segment_path(number);
+    let file = disk.open(&path).map_err(StorageFault::io(Doing::Open, &path))?;
     let mut chunk = vec![0; 1 << 20];
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     loop {

@@ -25,7 +25,7 @@ use super::disk::{Disk, DiskFile};
 use super::fault::{Doing, StorageFault};
 use super::log::LogOptions;
 use super::record::Cursor;
-use super::recovery::is_unused;
+use super::recovery::is_begun;
 use super::scan::{ScanFault, SegmentScan, segment_numbers};
 use super::segment::{Link, SegmentHeader, records};
 use crate::broker::{BadRecord, LogBody, LogRecord, Replay};
@@ -208,7 +208,7 @@ fn snapshots<D: Disk>(disk: &D) -> Result<Vec<u64>, StorageFault> {
 fn last_complete<D: Disk>(disk: &D) -> Result<Option<u64>, StorageFault> {
     let numbers = segment_numbers(disk)?;
     for number in numbers.into_iter().rev() {
-        if !is_unused(disk, number)? {
+        if is_begun(disk, number)? {
             return Ok(number.checked_sub(1));
         }
     }
