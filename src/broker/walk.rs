@@ -20,7 +20,7 @@ use crate::time::Now;
 
 /// Retained topics looked at in one step of a walk, so that others come in between: some tens of
 /// microseconds, and no more if all of them match.
-const WALK_STEPS: usize = 512;
+const WALK_STEPS: usize = 256;
 /// What a copy costs beside the look at its topic: so many looks.
 const COPY_STEPS: usize = 7;
 
