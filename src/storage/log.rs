@@ -234,10 +234,12 @@ impl<D: Disk> Log<D> {
         }
         let needed = SEGMENT_HEADER_BYTES as u64 + needed;
         if needed > bytes {
-            // A rare long batch: its segment is made longer. A crash leaves an unused segment.
+            // A rare long batch: its segment is made longer. A crash leaves an unused segment, if the
+            // length is on disk before a header that states it: a whole header in a file that is too
+            // short would be damage.
             let needed = needed.next_multiple_of(4096);
-            fill_with_zeroes(&file, bytes, needed)
-                .map_err(StorageFault::io(Doing::Prepare, &path))?;
+            let filled = fill_with_zeroes(&file, bytes, needed).and_then(|()| file.sync_data());
+            filled.map_err(StorageFault::io(Doing::Prepare, &path))?;
             bytes = needed;
         }
         let link = self.tail.active.as_ref().map(Active::link).unwrap_or_default();
