@@ -124,7 +124,8 @@ impl Broker {
     /// Records an operator's act; [`Output::Administered`] follows once it is on disk.
     pub(super) fn record_administration(&mut self, now: Now, act: Administration) {
         let decision = self.decide();
-        let offset = self.record(now, EntryType::Admin, &decision, |mut entry| {
+        let kind = EntryType::of_act(act.act);
+        let offset = self.record(now, kind, &decision, |mut entry| {
             entry = entry.plain("act", act.act).text("subject", &act.subject);
             for (name, value) in &act.facts {
                 entry = entry.text(name, value);

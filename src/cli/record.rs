@@ -136,7 +136,8 @@ impl Alone {
         let mut head = Vec::new();
         let (now, decision) = (super::unix_now(), self.decisions.issue());
         // The form of the entry is the running broker's (`broker::record`).
-        let mut entry = EntryWriter::begin(&mut head, EntryType::Admin, now, &self.node, &decision)
+        let kind = EntryType::of_act(act);
+        let mut entry = EntryWriter::begin(&mut head, kind, now, &self.node, &decision)
             .plain("act", act)
             .text("subject", subject);
         for (name, value) in facts {

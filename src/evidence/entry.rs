@@ -106,6 +106,19 @@ impl EntryType {
         Self::TimeStep,
     ];
 
+    /// The type of the entry that an operator's act leaves: most are [`Self::Admin`], what touches the
+    /// evidence itself has a type of its own, so that it can be searched for.
+    pub fn of_act(act: &str) -> Self {
+        match act {
+            "log.read" => Self::Query,
+            "log.export" => Self::Export,
+            "body.erase" => Self::Erased,
+            "key.rotate" => Self::KeyRotate,
+            "checkpoint.anchor" => Self::Anchor,
+            _ => Self::Admin,
+        }
+    }
+
     /// The name in the entry.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -27,6 +27,20 @@ fn forgetful(_: WriterEvents) -> Result<RunningWriter, Fault> {
     })
 }
 
+/// A CONNECT that asks for nothing in particular.
+pub(super) fn connect_packet(version: ProtocolVersion, name: &str) -> Packet {
+    Packet::Connect(Box::new(Connect {
+        version,
+        clean_start: true,
+        keep_alive_seconds: 60,
+        client_id: ClientId::new(name),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }))
+}
+
 pub(super) fn options(site: &Site) -> ServerOptions {
     ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -77,16 +91,7 @@ impl Client {
         let stream = connect(&site.client(name), address).unwrap();
         let decoder = Decoder::client(ProtocolVersion::V5, 1 << 20);
         let mut client = Self { stream, decoder, read: Vec::new() };
-        client.send(&[Packet::Connect(Box::new(Connect {
-            version: ProtocolVersion::V5,
-            clean_start: true,
-            keep_alive_seconds: 60,
-            client_id: ClientId::new(name),
-            will: None,
-            user_name: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        }))]);
+        client.send(&[connect_packet(ProtocolVersion::V5, name)]);
         match client.next() {
             Some(Packet::ConnAck(connack)) if connack.reason == ReasonCode::Success => client,
             other => panic!("{other:?}"),

@@ -10,12 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avow::broker::{
-    About, Backlog, Broker, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, Output,
-    Settings,
-};
+use avow::broker::{About, Backlog, Broker, CloseCause, ConnectionId, Input, Output, Settings};
 use avow::evidence::{Batch, BatchId};
-use avow::identity::{Identity, Role};
+use avow::identity::Role;
 use avow::limits::LimitsConfig;
 use avow::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, PacketId, ProtocolVersion,
@@ -29,7 +26,7 @@ use avow::time::{Instant, Now, UnixNanos};
 use bytes::Bytes;
 
 use crate::disk::Random;
-use crate::world::{Up, World};
+use crate::world::{Up, World, facts};
 
 const POLICY: &str = r##"
 version = 1
@@ -185,23 +182,9 @@ impl History {
         let name = format!("c{client}");
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let facts = ConnectionFacts {
-            certificate: Some(Certified {
-                identity: Identity::new("plant", role, &name, "plant").unwrap(),
-                x5t: [0; 32],
-                spki_sha256: [0; 32],
-                issuer_name: String::new(),
-                serial: String::new(),
-                not_before: UnixNanos::new(0),
-                not_after: UnixNanos::from_seconds(2_000_000),
-            }),
-            peer: "127.0.0.1:9".parse().unwrap(),
-            tls_version: "1.3",
-            tls_suite: String::new(),
-            exporter_sha256: [0; 32],
-        };
+        let facts = facts(role, &name);
         let connect_deadline = self.now.instant.after(Duration::from_secs(10));
-        self.input(Input::Opened { connection: id, facts: Arc::new(facts), connect_deadline });
+        self.input(Input::Opened { connection: id, facts, connect_deadline });
         let version = VERSIONS[self.random.below(3) as usize];
         let will = (self.random.below(3) == 0).then(|| Will {
             topic: TopicName::parse("plant/will").unwrap(),

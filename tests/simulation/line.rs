@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avow::broker::{
-    Backlog, Broker, Certified, ConnectionFacts, ConnectionId, Input, Output, Settings,
-};
+use avow::broker::{Backlog, Broker, ConnectionId, Input, Output, Settings};
 use avow::evidence::{Batch, BatchId};
-use avow::identity::{Identity, Role, TokenKeys};
+use avow::identity::{Role, TokenKeys};
 use avow::limits::LimitsConfig;
 use avow::mqtt::{
     ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, PacketId, ProtocolVersion,
@@ -23,7 +21,7 @@ use avow::time::{Instant, Now, UnixNanos};
 use bytes::Bytes;
 
 use crate::disk::{Accident, Random};
-use crate::world::{Up, World};
+use crate::world::{Up, World, facts};
 
 const POLICY: &str = r#"
 version = 1
@@ -107,23 +105,9 @@ impl Plant {
     }
 
     fn connect(&mut self, connection: ConnectionId, role: Role, name: &str) {
-        let facts = ConnectionFacts {
-            certificate: Some(Certified {
-                identity: Identity::new("plant", role, name, "plant").unwrap(),
-                x5t: [0; 32],
-                spki_sha256: [0; 32],
-                issuer_name: String::new(),
-                serial: String::new(),
-                not_before: UnixNanos::new(0),
-                not_after: UnixNanos::from_seconds(2_000_000),
-            }),
-            peer: "127.0.0.1:9".parse().unwrap(),
-            tls_version: "1.3",
-            tls_suite: String::new(),
-            exporter_sha256: [0; 32],
-        };
+        let facts = facts(role, name);
         let connect_deadline = self.now.instant.after(Duration::from_secs(10));
-        self.input(Input::Opened { connection, facts: Arc::new(facts), connect_deadline });
+        self.input(Input::Opened { connection, facts, connect_deadline });
         let connect = Connect {
             version: ProtocolVersion::V5,
             clean_start: true,

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avow::broker::{
-    Backlog, Broker, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, LogRecord,
-    Output, Replay, Settings,
+    Backlog, Broker, CloseCause, ConnectionId, Input, LogRecord, Output, Replay, Settings,
 };
 use avow::evidence::{Batch, BatchId, RecordKind};
-use avow::identity::{Identity, Role};
+use avow::identity::Role;
 use avow::limits::LimitsConfig;
 use avow::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, PacketId, ProtocolVersion,
@@ -31,7 +30,7 @@ use avow::time::{Instant, Now, UnixNanos};
 use bytes::Bytes;
 
 use crate::disk::{Accident, Random, SimDisk};
-use crate::world::World;
+use crate::world::{World, facts};
 
 const POLICY: &str = r#"
 version = 1
@@ -252,23 +251,9 @@ impl Plant {
             if is_publisher { (Role::Device, "d") } else { (Role::Dashboard, "board") };
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let facts = ConnectionFacts {
-            certificate: Some(Certified {
-                identity: Identity::new("plant", role, name, "plant").unwrap(),
-                x5t: [0; 32],
-                spki_sha256: [0; 32],
-                issuer_name: String::new(),
-                serial: String::new(),
-                not_before: UnixNanos::new(0),
-                not_after: UnixNanos::from_seconds(2_000_000),
-            }),
-            peer: "127.0.0.1:9".parse().unwrap(),
-            tls_version: "1.3",
-            tls_suite: String::new(),
-            exporter_sha256: [0; 32],
-        };
+        let facts = facts(role, name);
         let connect_deadline = self.now.instant.after(Duration::from_secs(10));
-        self.input(Input::Opened { connection, facts: Arc::new(facts), connect_deadline });
+        self.input(Input::Opened { connection, facts, connect_deadline });
         let connect = Connect {
             version: V5,
             clean_start: false,

@@ -1,13 +1,17 @@
 //! A broker's log on a simulated disk, with a memory of everything that was promised.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use avow::broker::{Certified, ConnectionFacts};
 use avow::evidence::tree::{Frontier, leaf_hash};
 use avow::evidence::{Batch, BatchId, Body, Checkpoint, LogKey, RecordKind};
+use avow::identity::{Identity, Role};
 use avow::storage::checkpoint_store::CheckpointStore;
 use avow::storage::segment::commitment_of;
 use avow::storage::verify::verify_disk;
 use avow::storage::{Log, LogOptions, Reader, StorageFault, Until, VerifyReport};
+use avow::time::UnixNanos;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -18,6 +22,25 @@ pub(crate) const ORIGIN: &str = "plant.example/log";
 
 /// One record as it was handed in: whether it is an entry, its head, its payload.
 pub(crate) type Record = (bool, Vec<u8>, Option<Vec<u8>>);
+
+/// What a handshake tells of a client with a certificate that outlasts every history.
+pub(crate) fn facts(role: Role, name: &str) -> Arc<ConnectionFacts> {
+    Arc::new(ConnectionFacts {
+        certificate: Some(Certified {
+            identity: Identity::new("plant", role, name, "plant").unwrap(),
+            x5t: [0; 32],
+            spki_sha256: [0; 32],
+            issuer_name: String::new(),
+            serial: String::new(),
+            not_before: UnixNanos::new(0),
+            not_after: UnixNanos::from_seconds(2_000_000),
+        }),
+        peer: "127.0.0.1:9".parse().unwrap(),
+        tls_version: "1.3",
+        tls_suite: String::new(),
+        exporter_sha256: [0; 32],
+    })
+}
 
 /// The log while it is up.
 pub(crate) struct Up {

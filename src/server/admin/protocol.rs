@@ -9,7 +9,7 @@ use super::REQUEST_BYTES_MAX;
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
-pub const ACTS: [&str; 10] = [
+pub const ACTS: [&str; 13] = [
     "certificate.issue",
     "certificate.renew",
     "certificate.revoke",
@@ -17,7 +17,10 @@ pub const ACTS: [&str; 10] = [
     "identity.approve",
     "policy.reload",
     "log.read",
+    "log.export",
     "log.reindex",
+    "key.rotate",
+    "checkpoint.anchor",
     "body.erase",
     "note",
 ];

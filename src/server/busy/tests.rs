@@ -6,12 +6,9 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mqtt::{
-    ClientId, Connect, ConnectProperties, Decoded, Decoder, Packet, ProtocolVersion, ReasonCode,
-    encode,
-};
+use crate::mqtt::{Decoded, Decoder, Packet, ProtocolVersion, ReasonCode, encode};
 use crate::server::testing::{Site, durable, make_broker};
-use crate::server::tests::{connect, entries, get, options};
+use crate::server::tests::{connect, connect_packet, entries, get, options};
 use crate::server::websocket::tests::{BINARY, CLOSE, Client, answer as frame_of, frame};
 use crate::server::{Core, Server, WebSocketOptions};
 
@@ -22,19 +19,9 @@ const BUSY: [(ProtocolVersion, &[u8]); 3] = [
     (ProtocolVersion::V3_1, &[0x20, 2, 0, 3]),
 ];
 
-fn connect_packet(version: ProtocolVersion, name: &str) -> Vec<u8> {
-    let packet = Packet::Connect(Box::new(Connect {
-        version,
-        clean_start: true,
-        keep_alive_seconds: 60,
-        client_id: ClientId::new(name),
-        will: None,
-        user_name: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }));
+fn connect_bytes(version: ProtocolVersion, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode(&packet, version, &mut bytes).unwrap();
+    encode(&connect_packet(version, name), version, &mut bytes).unwrap();
     bytes
 }
 
@@ -55,7 +42,7 @@ fn until_the_log_is_read_every_connect_is_answered_with_server_busy_and_then_cli
     let health = get(metrics, "/healthz");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("\"starting\""), "{health}");
     for (version, expected) in BUSY {
-        assert_eq!(answer(&site, address, &connect_packet(version, "press-7")), expected);
+        assert_eq!(answer(&site, address, &connect_bytes(version, "press-7")), expected);
     }
     // What is no CONNECT gets no answer, and is not counted.
     assert_eq!(answer(&site, address, &[0xc0, 0]), Vec::<u8>::new());
@@ -72,7 +59,7 @@ fn until_the_log_is_read_every_connect_is_answered_with_server_busy_and_then_cli
     let health = get(metrics, "/healthz");
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     let mut stream = connect(&site.client("press-7"), address).unwrap();
-    stream.write_all(&connect_packet(ProtocolVersion::V5, "press-7")).unwrap();
+    stream.write_all(&connect_bytes(ProtocolVersion::V5, "press-7")).unwrap();
     let mut connack = [0; 128];
     let length = stream.read(&mut connack).unwrap();
     let mut decoder = Decoder::client(ProtocolVersion::V5, 1 << 20);
@@ -134,7 +121,7 @@ fn a_websocket_is_upgraded_while_the_log_is_read_and_told_the_same() {
     let address = starting.bound.websocket.unwrap();
     for (version, expected) in BUSY {
         let mut client = upgraded(&site, address);
-        client.write_all(&frame(BINARY, &connect_packet(version, "press-7"))).unwrap();
+        client.write_all(&frame(BINARY, &connect_bytes(version, "press-7"))).unwrap();
         assert_eq!(frame_of(&mut client), (BINARY, expected.to_vec()));
         assert_eq!(frame_of(&mut client).0, CLOSE);
         assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
@@ -142,7 +129,7 @@ fn a_websocket_is_upgraded_while_the_log_is_read_and_told_the_same() {
     let core = Core { broker: make_broker(), writer: Box::new(durable(directory.path())) };
     let running = starting.serve(core).unwrap();
     let mut client = upgraded(&site, address);
-    let connect = connect_packet(ProtocolVersion::V3_1_1, "press-7");
+    let connect = connect_bytes(ProtocolVersion::V3_1_1, "press-7");
     client.write_all(&frame(BINARY, &connect)).unwrap();
     assert_eq!(frame_of(&mut client), (BINARY, vec![0x20, 2, 0, 0]));
     assert_eq!(running.handle().snapshot().unwrap().counters.connects_refused, 3);
