@@ -65,6 +65,12 @@ pub enum Refusal {
     PayloadDuplicateKey,
     /// The JSON does not satisfy its schema.
     SchemaMismatch,
+    /// The payload is older, by its own time, than its schema allows.
+    PayloadLate,
+    /// The payload's own time is further ahead than its schema allows.
+    PayloadEarly,
+    /// The payload has no time where its schema looks for one.
+    PayloadUndated,
     /// The store of retained messages is full.
     RetainedFull,
     /// The Authentication Method is not supported.
@@ -106,6 +112,9 @@ impl Refusal {
             Self::PayloadTooManyNodes => ("payload.nodes", R::ImplementationSpecificError),
             Self::PayloadDuplicateKey => ("payload.duplicate_key", R::ImplementationSpecificError),
             Self::SchemaMismatch => ("schema.mismatch", R::ImplementationSpecificError),
+            Self::PayloadLate => ("payload.late", R::ImplementationSpecificError),
+            Self::PayloadEarly => ("payload.early", R::ImplementationSpecificError),
+            Self::PayloadUndated => ("payload.undated", R::ImplementationSpecificError),
             Self::RetainedFull => ("retained.full", R::QuotaExceeded),
             Self::AuthenticationMethod => ("auth.method", R::BadAuthenticationMethod),
             Self::Token(token) => (token.name(), R::NotAuthorized),

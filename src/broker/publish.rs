@@ -161,8 +161,11 @@ impl Broker {
             }
         };
         self.counters.publishes_admitted += 1;
-        match self.settings.schemas.check(admitted) {
+        match self.settings.schemas.check(admitted, now.unix) {
             Ok(conforming) => {
+                if conforming.freshness().flags().next().is_some() {
+                    self.counters.publishes_flagged += 1;
+                }
                 match conforming.outcome() {
                     Outcome::Quarantined { .. } => self.counters.publishes_quarantined += 1,
                     Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => {

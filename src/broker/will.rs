@@ -49,7 +49,8 @@ impl Broker {
         let received = Received::new(author.clone(), will.topic.clone(), Box::new(publish));
         let authorized =
             self.settings.policy.authorize(received).map_err(|(_, refused)| refused)?;
-        self.settings.schemas.check(Admitted::for_will(authorized)).map_err(|(_, refused)| refused)
+        let admitted = Admitted::for_will(authorized);
+        self.settings.schemas.check_will(admitted).map_err(|(_, refused)| refused)
     }
 
     /// The connection of a session ended without calling its Will off: publishes it now or sets

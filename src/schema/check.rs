@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{OnFailure, Schema, Schemas, json};
+use serde_json::Value;
+
+use super::{Freshness, OnFailure, Schema, Schemas, json};
 use crate::limits::Admitted;
 use crate::mqtt::TopicName;
 use crate::policy::PayloadRule;
 use crate::refusal::{Refusal, Refused};
 use crate::session::Received;
+use crate::time::UnixNanos;
 
 /// A message whose payload is what its rule asks for, or goes into quarantine. Made only by
 /// [`Schemas::check`].
@@ -15,6 +18,7 @@ use crate::session::Received;
 pub struct Conforming {
     admitted: Admitted,
     outcome: Outcome,
+    freshness: Freshness,
 }
 
 /// What was found.
@@ -49,6 +53,11 @@ impl Conforming {
         &self.outcome
     }
 
+    /// What its own time and number gave reason to note.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
     /// The topic that it is routed to: its own, or the one of its quarantine.
     pub fn topic(&self) -> &TopicName {
         match &self.outcome {
@@ -61,23 +70,49 @@ impl Conforming {
 }
 
 impl Schemas {
-    /// Holds the payload against what the rule that permits the message asks for.
+    /// Holds the payload of a message that came at `now` against what the rule that permits it asks
+    /// for.
     ///
     /// # Errors
     /// The message, and why it is refused.
-    pub fn check(&self, admitted: Admitted) -> Result<Conforming, (Admitted, Refused)> {
+    pub fn check(
+        &self,
+        admitted: Admitted,
+        now: UnixNanos,
+    ) -> Result<Conforming, (Admitted, Refused)> {
+        self.check_as(admitted, Some(now))
+    }
+
+    /// As [`Self::check`], for a Will, of which nobody can ask that it be fresh.
+    ///
+    /// # Errors
+    /// The message, and why it is refused.
+    pub fn check_will(&self, admitted: Admitted) -> Result<Conforming, (Admitted, Refused)> {
+        self.check_as(admitted, None)
+    }
+
+    fn check_as(
+        &self,
+        admitted: Admitted,
+        now: Option<UnixNanos>,
+    ) -> Result<Conforming, (Admitted, Refused)> {
         let authorized = admitted.authorized();
-        match self.judge(authorized.received(), authorized.payload_rule()) {
-            Ok(outcome) => Ok(Conforming { admitted, outcome }),
+        match self.judge(authorized.received(), authorized.payload_rule(), now) {
+            Ok((outcome, freshness)) => Ok(Conforming { admitted, outcome, freshness }),
             Err(refused) => Err((admitted, refused)),
         }
     }
 
-    fn judge(&self, received: &Received, rule: PayloadRule) -> Result<Outcome, Refused> {
+    fn judge(
+        &self,
+        received: &Received,
+        rule: PayloadRule,
+        now: Option<UnixNanos>,
+    ) -> Result<(Outcome, Freshness), Refused> {
         let publish = received.publish();
         let payload = &publish.payload;
         if publish.retain && payload.is_empty() {
-            return Ok(Outcome::Unchecked);
+            return Ok((Outcome::Unchecked, Freshness::default()));
         }
         // [MQTT-3.3.2-4] lets a receiver check what the indicator says; opaque payloads have to
         // keep to it as well, because subscribers rely on it.
@@ -86,7 +121,7 @@ impl Schemas {
             return Err(Refusal::PayloadNotUtf8.into());
         }
         let outcome = match rule {
-            PayloadRule::Schema => return self.judge_by_schema(received),
+            PayloadRule::Schema => return self.judge_by_schema(received, now),
             PayloadRule::None => Outcome::Unchecked,
             PayloadRule::Opaque => Outcome::Opaque,
         };
@@ -95,10 +130,14 @@ impl Schemas {
             let (refusal, by) = (Refusal::PayloadTooLarge, None);
             return Err(Refused { refusal, by, detail: Some(detail.into()) });
         }
-        Ok(outcome)
+        Ok((outcome, Freshness::default()))
     }
 
-    fn judge_by_schema(&self, received: &Received) -> Result<Outcome, Refused> {
+    fn judge_by_schema(
+        &self,
+        received: &Received,
+        now: Option<UnixNanos>,
+    ) -> Result<(Outcome, Freshness), Refused> {
         let topic = received.topic().as_str();
         let schema = self.find(topic).ok_or(Refusal::NoSchema)?;
         let payload = &received.publish().payload;
@@ -111,8 +150,14 @@ impl Schemas {
             let detail = format!("bytes_max {}", schema.bytes_max);
             return Err(by(Refusal::PayloadTooLarge, detail.into()));
         }
-        let Err((refusal, detail)) = schema.hold(payload) else {
-            return Ok(Outcome::Conforms { schema: Arc::clone(&schema.id) });
+        let (refusal, detail) = match schema.hold(payload) {
+            Ok(value) => {
+                let judged = now.map(|now| schema.fresh.judge(&value, now)).transpose();
+                let freshness = judged.map_err(|(refusal, detail)| by(refusal, detail))?;
+                let outcome = Outcome::Conforms { schema: Arc::clone(&schema.id) };
+                return Ok((outcome, freshness.unwrap_or_default()));
+            }
+            Err(why) => why,
         };
         let refused = by(refusal, detail);
         match schema.on_failure {
@@ -120,7 +165,9 @@ impl Schemas {
             OnFailure::Quarantine => {
                 // Only a topic that would be too long to be one cannot be quarantined.
                 match TopicName::parse(&format!("$quarantine/{}/{topic}", schema.id)) {
-                    Ok(topic) => Ok(Outcome::Quarantined { topic, refused }),
+                    Ok(topic) => {
+                        Ok((Outcome::Quarantined { topic, refused }, Freshness::default()))
+                    }
                     Err(_too_long) => Err(refused),
                 }
             }
@@ -129,11 +176,11 @@ impl Schemas {
 }
 
 impl Schema {
-    fn hold(&self, payload: &[u8]) -> Result<(), (Refusal, Box<str>)> {
+    fn hold(&self, payload: &[u8]) -> Result<Value, (Refusal, Box<str>)> {
         let value = json::read(payload, &self.bounds)?;
         // Asking whether is much cheaper than asking why, and nearly always enough.
         if self.validator.is_valid(&value) {
-            return Ok(());
+            return Ok(value);
         }
         let detail = match self.validator.validate(&value) {
             Err(error) => format!("{}: {}", error.instance_path(), error.kind().keyword()),

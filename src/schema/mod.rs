@@ -23,6 +23,12 @@
 //! from the left: a literal before `+` before `#`. So for `a/b/c`, `a/+/c` counts before `a/#`, and
 //! `a/b/#` before `a/+/c`.
 //!
+//! `time = { pointer = "/ts", unit = "ms", past = "10m", future = "30s", on_failure = "flag" }` says
+//! where a payload states its own time (units `s`, `ms`, `us`, `ns` since 1970, or `rfc3339`), and
+//! how far from the broker's clock it may be: older than `past` (10m) is `late`, ahead by more than
+//! `future` (30s) is `early`, no time there is `undated`. `on_failure` is `flag` (the entry says so,
+//! the message goes on) or `refuse`.
+//!
 //! What is refused rather than quarantined, whatever the schema says: a payload over its bytes, and
 //! one that contradicts its own Payload Format Indicator. The empty payload that clears a retained
 //! message has no schema: clearing is a permission of the policy.
@@ -31,6 +37,7 @@
 
 mod check;
 mod compile;
+mod fresh;
 mod json;
 mod mask;
 mod problem;
@@ -41,6 +48,7 @@ use std::sync::Arc;
 use jsonschema::Validator;
 
 pub use check::{Conforming, Outcome};
+pub use fresh::{Flag, Freshness};
 pub use problem::{SchemaError, SchemaProblem};
 
 use crate::identity::Grants;
@@ -67,6 +75,7 @@ struct Schema {
     bytes_max: usize,
     bounds: json::Bounds,
     sensitive: Vec<String>,
+    fresh: fresh::Rules,
     validator: Validator,
 }
 

@@ -47,6 +47,15 @@ pub enum SchemaProblem {
     #[error("`{0}` is not a JSON Pointer")]
     #[diagnostic(help("write `/operator/name`; `~1` stands for `/` in a key and `~0` for `~`"))]
     Pointer(String),
+    /// A span of time that cannot be read, or is too long.
+    #[error("`{field}` cannot be `{found}`")]
+    #[diagnostic(help("write `{field} = \"10m\"`: a duration in ms, s, m, h or d, up to 366d"))]
+    Span {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        found: String,
+    },
     /// A file elsewhere.
     #[error("`{0}` is not a file beside the registry")]
     #[diagnostic(help(

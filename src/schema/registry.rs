@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::compile::compile;
 use super::json::Bounds;
 use super::problem::{SchemaError, SchemaProblem};
-use super::{OnFailure, SCHEMAS_MAX, Schema, Schemas};
+use super::{OnFailure, SCHEMAS_MAX, Schema, Schemas, fresh};
 use crate::policy::{Pattern, Trie};
 use crate::source::{Fields, Problems, named};
 
@@ -28,6 +28,7 @@ const FIELDS: &[&str] = &[
     "nodes_max",
     "sensitive",
     "reject_markup",
+    "time",
 ];
 
 /// What one `[[schema]]` says, before its file is read.
@@ -39,6 +40,7 @@ struct Entry<'t> {
     bytes_max: usize,
     bounds: Bounds,
     sensitive: Vec<String>,
+    fresh: fresh::Rules,
 }
 
 /// Reads the registry and, through `read_file`, its schemas.
@@ -116,6 +118,7 @@ fn read_entry<'t>(
         reject_markup: fields.boolean("reject_markup", problems).unwrap_or(false),
     };
     let sensitive = read_sensitive(&fields, problems);
+    let fresh = fresh::Rules { time: fresh::read_time(&fields, problems) };
     let id = fields.string("id", problems);
     let filter = fields.string("filter", problems);
     let file = fields.string("file", problems);
@@ -144,6 +147,7 @@ fn read_entry<'t>(
         bytes_max,
         bounds,
         sensitive,
+        fresh,
     })
 }
 
@@ -174,13 +178,7 @@ fn read_filter(filter: &Spanned<&str>, problems: &mut Found) -> Option<Pattern> 
 fn read_sensitive(fields: &Fields<'_>, problems: &mut Found) -> Vec<String> {
     let mut pointers = Vec::new();
     for pointer in fields.strings("sensitive", problems).unwrap_or_default() {
-        let text = *pointer.get_ref();
-        let escapes_right = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-        if text.starts_with('/') && escapes_right {
-            pointers.push(text.to_owned());
-        } else {
-            problems.push(pointer.span(), SchemaProblem::Pointer(text.to_owned()));
-        }
+        pointers.extend(fresh::check_pointer(&pointer, problems));
     }
     pointers
 }
@@ -222,6 +220,7 @@ fn add_schema(
                 bytes_max: entry.bytes_max,
                 bounds: entry.bounds,
                 sensitive: entry.sensitive,
+                fresh: entry.fresh,
                 validator,
             });
         }

@@ -5,6 +5,7 @@ use crate::mqtt::{ClientId, ProtocolVersion, Publish, PublishProperties, QoS};
 use crate::policy::Policy;
 use crate::refusal::{Refusal, Refused};
 use crate::session::{Author, Received};
+use crate::time::UnixNanos;
 use proptest::prelude::*;
 
 const REGISTRY: &str = include_str!("../../config/schemas/registry.toml");
@@ -47,7 +48,14 @@ struct Sent<'a> {
 const SENT: Sent<'_> =
     Sent { topic: "t", payload: b"", retain: false, says_utf8: None, rule: "required" };
 
+/// When every message of these tests comes.
+const NOW: UnixNanos = UnixNanos::from_seconds(1_764_000_000);
+
 fn check(schemas: &Schemas, sent: Sent<'_>) -> Result<Outcome, Refused> {
+    walk(schemas, sent).map(|conforming| conforming.outcome().clone())
+}
+
+fn walk(schemas: &Schemas, sent: Sent<'_>) -> Result<Conforming, Refused> {
     let rules = format!(
         "version=1\n[[permit]]\nid='a'\nwho=['device']\npublish=['#']\nretain=true\n\
          clear_retained=true\nschema='{}'",
@@ -69,10 +77,7 @@ fn check(schemas: &Schemas, sent: Sent<'_>) -> Result<Outcome, Refused> {
     };
     let received = Received::new(author, topic, Box::new(publish));
     let authorized = Policy::parse("p", &rules).unwrap().authorize(received).unwrap();
-    match schemas.check(Admitted::for_will(authorized)) {
-        Ok(conforming) => Ok(conforming.outcome().clone()),
-        Err((_, refused)) => Err(refused),
-    }
+    schemas.check(Admitted::for_will(authorized), NOW).map_err(|(_, refused)| refused)
 }
 
 fn refusal(schemas: &Schemas, payload: &[u8]) -> Option<Refusal> {
@@ -323,6 +328,58 @@ fn problems_have_a_file_a_line_and_a_fix() {
     schemas/registry.toml:27:13: `depth_max` must be 1 to 100
         help: choose a value from 1 to 100
     ");
+}
+
+/// What is flagged, or why it is refused, when a payload comes at [`NOW`].
+fn freshness(schemas: &Schemas, payload: &str) -> String {
+    match walk(schemas, Sent { payload: payload.as_bytes(), ..SENT }) {
+        Ok(conforming) => {
+            let flags: Vec<_> = conforming.freshness().flags().map(Flag::as_str).collect();
+            format!("goes on, flags: {}", flags.join(" "))
+        }
+        Err(Refused { refusal, by, detail }) => format!("{} {by:?} {detail:?}", refusal.name()),
+    }
+}
+
+#[test]
+fn a_payload_is_fresh_by_its_own_time_or_flagged_or_refused_as_its_schema_says() {
+    let flags = one("time = {pointer = '/at', unit = 's'}", "true").unwrap();
+    let refuses = "time = {pointer='/at', unit='s', past='1h', on_failure='refuse'}";
+    let refuses = one(refuses, "true").unwrap();
+    let mut table = String::new();
+    for payload in [
+        r#"{"at": 1764000000}"#,
+        r#"{"at": 1763999400}"#,
+        r#"{"at": 1763999399}"#,
+        r#"{"at": 1764000031}"#,
+        r#"{"at": "now"}"#,
+        "[]",
+    ] {
+        let (flagged, refused) = (freshness(&flags, payload), freshness(&refuses, payload));
+        table.push_str(&format!("{payload} | {flagged} | {refused}\n"));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn a_payload_that_fails_its_schema_is_not_asked_for_its_time() {
+    let fields = "on_failure = 'quarantine'\ntime = {pointer='/t', unit='s', on_failure='refuse'}";
+    let schemas = one(fields, r#"{"type": "object", "required": ["x"]}"#).unwrap();
+    let outcome = check(&schemas, Sent { payload: br#"{"t": 1}"#, ..SENT });
+    assert!(matches!(outcome, Ok(Outcome::Quarantined { .. })), "{outcome:?}");
+    assert_eq!(refusal(&schemas, br#"{"t": 1, "x": 1}"#), Some(Refusal::PayloadLate));
+}
+
+#[test]
+fn what_a_schema_says_of_freshness_wrongly_has_a_line_and_a_fix() {
+    let fields =
+        "time = {pointer = 'at', past = '10 parsecs', future = '367d', on_failure = 'x'}\n";
+    insta::assert_snapshot!(wrong(fields, "true"));
+    insta::assert_snapshot!(wrong("time = 5", "true"));
+    insta::assert_snapshot!(wrong("time = {unit = 'h', since = 1, past = 10}", "true"));
+    assert!(
+        one("time = {pointer = '/t', unit = 's', past = '366d', future = '1ms'}", "true").is_ok()
+    );
 }
 
 #[test]

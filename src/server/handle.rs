@@ -174,6 +174,7 @@ fn add(all: &mut Counters, one: Counters) {
         publishes_conforming,
         publishes_recorded,
         publishes_quarantined,
+        publishes_flagged,
         publishes_duplicate,
         deliveries,
         deliveries_dropped,
@@ -197,6 +198,7 @@ fn add(all: &mut Counters, one: Counters) {
     all.publishes_conforming += publishes_conforming;
     all.publishes_recorded += publishes_recorded;
     all.publishes_quarantined += publishes_quarantined;
+    all.publishes_flagged += publishes_flagged;
     all.publishes_duplicate += publishes_duplicate;
     all.deliveries += deliveries;
     all.deliveries_dropped += deliveries_dropped;

@@ -66,7 +66,7 @@ impl Collector for MetricsSnapshot {
 
 type Row = (&'static str, &'static str, u64);
 
-fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 23] {
+fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 24] {
     let c = counters;
     [
         ("connects", "Sessions begun or resumed", c.connects),
@@ -79,6 +79,7 @@ fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 
         ("publishes_conforming", "PUBLISH packets satisfying schemas", c.publishes_conforming),
         ("publishes_recorded", "PUBLISH packets on disk", c.publishes_recorded),
         ("publishes_quarantined", "PUBLISH packets quarantined", c.publishes_quarantined),
+        ("publishes_flagged", "PUBLISH packets not fresh, and accepted", c.publishes_flagged),
         ("publishes_duplicate", "QoS 2 resends recognised", c.publishes_duplicate),
         ("deliveries", "Copies handed to connections", c.deliveries),
         ("deliveries_dropped", "Copies dropped at a bound", c.deliveries_dropped),

@@ -6,7 +6,7 @@ use crate::broker::input::ConnectionId;
 use crate::broker::record::{beginning, refusal_fields};
 use crate::evidence::{Body, Decision, EntryType, EntryWriter, commitment};
 use crate::mqtt::encode_forwarded;
-use crate::schema::{Conforming, Outcome};
+use crate::schema::{Conforming, Flag, Outcome};
 use crate::session::Received;
 use crate::time::Now;
 
@@ -103,10 +103,11 @@ fn accepted_fields<'a>(
     let received = authorized.received();
     let entry = publish_fields(entry, received, received.topic().as_str());
     let entry = entry.hash("c", &commitments.c);
-    match &commitments.props {
+    let entry = match &commitments.props {
         Some(props) => entry.hash("props", props),
         None => entry,
-    }
+    };
+    entry.words("flags", conforming.freshness().flags().map(Flag::as_str))
 }
 
 /// The fields that say what was published; the payload itself only by its length. Of the topic as

@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod flow;
+mod fresh;
 mod line;
 mod sessions;
 mod shared;

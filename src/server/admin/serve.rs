@@ -302,6 +302,7 @@ impl Service {
             "publishes_received": counters.publishes_received,
             "publishes_recorded": counters.publishes_recorded,
             "publishes_quarantined": counters.publishes_quarantined,
+            "publishes_flagged": counters.publishes_flagged,
             "deliveries": counters.deliveries,
             "violations": counters.violations,
             "refusals": refusals.collect::<std::collections::BTreeMap<_, _>>(),
