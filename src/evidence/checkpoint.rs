@@ -354,6 +354,49 @@ mod tests {
     }
 
     #[test]
+    fn a_published_note_with_two_signatures_opens_with_either_key() {
+        const ENOCH: &str = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop";
+        const SIGNATURE: &str = "\u{2014} EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/\
+            5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
+        let both = format!("{NOTE}{SIGNATURE}");
+        let [peter, enoch] = [KEY, ENOCH].map(|key| key.parse::<VerifierKey>().unwrap());
+        let text = peter.open_note(&both).unwrap();
+        assert_eq!(enoch.open_note(&both), Ok(text));
+        assert_eq!(enoch.open_note(NOTE), Err(NoteError::UnknownKey));
+        // The key is that of 32 zero bytes.
+        let zeroes = LogKey::from_seed("EnochRoot", &[0; 32]).unwrap();
+        assert_eq!(zeroes.verifier(), &enoch);
+        // What the tests of the same package call malformed.
+        let signatures = both[text.len()..].trim_start();
+        for bad in [
+            text.to_owned(),
+            format!("{text}\n"),
+            both.trim_end().to_owned(),
+            format!("\u{1}{both}"),
+            format!("{both}Unexpected line.\n"),
+            format!("{text}\n{}", signatures.repeat(33)),
+        ] {
+            assert_eq!(peter.open_note(&bad), Err(NoteError::Malformed), "{bad}");
+        }
+        let name = both.replacen("\u{2014} PeterNeumann", "\u{2014} Bad Name", 1);
+        assert_eq!(peter.open_note(&name), Err(NoteError::Malformed));
+    }
+
+    /// A checkpoint of the Go checksum database, whose origin is not the name of its key.
+    #[test]
+    fn a_published_checkpoint_opens() {
+        let key: VerifierKey =
+            "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8".parse().unwrap();
+        let note = "go.sum database tree\n63096908\n8lHrQPRYe4KT4WQ9/Qk8/taKnD6IRHbFgfN7vQE2Y54=\n\n\
+            \u{2014} sum.golang.org Az3gri/oVBN1jAhNZ/iS+W31psFAWRT20/GyrhpU6taFwulQGetBkH5S7wpGXdS9\
+            35jiIGiUUAXBVHzT/P6fYhqAmAk=\n";
+        let checkpoint: Checkpoint = key.open_note(note).unwrap().parse().unwrap();
+        assert_eq!(checkpoint.origin, "go.sum database tree");
+        assert_eq!(checkpoint.tree_size, 63_096_908);
+        assert_eq!(Checkpoint::open(note, &key), Err(NoteError::OtherOrigin));
+    }
+
+    #[test]
     fn a_second_published_note_opens() {
         let key: VerifierKey =
             "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"

@@ -10,6 +10,8 @@ mod entry;
 pub mod proof;
 mod recorded;
 mod synced;
+pub mod tile;
+pub mod tile_proof;
 pub mod tree;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};

@@ -55,12 +55,21 @@ pub struct Frontier {
 impl Frontier {
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_observed(leaf, &mut |_, _| {});
+    }
+
+    /// Appends a leaf, and tells of every subtree that it completes: its height, from 1, and its
+    /// hash.
+    pub fn push_observed(&mut self, leaf: Hash, completed: &mut impl FnMut(u32, &Hash)) {
         let mut hash = leaf;
+        let mut height = 0;
         let mut carry = self.tree_size;
         while carry & 1 == 1 {
             // One complete subtree stands for every bit of the size, so there is one to take.
             let Some(left) = self.subtrees.pop() else { break };
             hash = node_hash(&left, &hash);
+            height += 1;
+            completed(height, &hash);
             carry >>= 1;
         }
         self.subtrees.push(hash);
@@ -94,7 +103,7 @@ pub fn inclusion_proof(index: u64, leaves: &[Hash]) -> Option<Vec<Hash>> {
     let mut proof = Vec::new();
     let mut rest = leaves;
     while rest.len() > 1 {
-        let (left, right) = rest.split_at_checked(split_point(rest.len()))?;
+        let (left, right) = split(rest)?;
         if index < left.len() {
             proof.push(root_of(right));
             rest = left;
@@ -120,7 +129,7 @@ pub fn consistency_proof(old_size: u64, leaves: &[Hash]) -> Option<Vec<Hash>> {
     let mut rest = leaves;
     let mut is_whole_old_tree = true;
     while old < rest.len() {
-        let (left, right) = rest.split_at_checked(split_point(rest.len()))?;
+        let (left, right) = split(rest)?;
         if old <= left.len() {
             proof.push(root_of(right));
             rest = left;
@@ -234,8 +243,13 @@ fn skip_even(mut node: u64, mut last: u64) -> (u64, u64) {
 }
 
 /// The largest power of two smaller than `leaves`; `leaves` is at least 2.
-fn split_point(leaves: usize) -> usize {
+pub(super) fn split_point(leaves: u64) -> u64 {
     1 << (leaves - 1).ilog2()
+}
+
+/// `leaves` where RFC 9162 divides them; there are at least two.
+fn split(leaves: &[Hash]) -> Option<(&[Hash], &[Hash])> {
+    leaves.split_at_checked(usize::try_from(split_point(leaves.len() as u64)).ok()?)
 }
 
 fn prefixed(prefix: &[u8], first: &[u8], second: &[u8]) -> Hash {
