@@ -194,6 +194,7 @@ impl Plant {
                 serial: String::new(),
                 not_before: UnixNanos::new(0),
                 not_after: UnixNanos::from_seconds(2_000_000),
+                path: None,
             }),
             peer: "127.0.0.1:9".parse().expect("an address"),
             tls_version: "1.3",

@@ -40,9 +40,8 @@ impl Broker {
     }
 
     /// Decides a CONNECT: identity, client id rule, policy for the Will, limits.
-    pub(super) fn handle_connect(&mut self, now: Now, id: ConnectionId, mut connect: Box<Connect>) {
+    pub(super) fn decide_connect(&mut self, now: Now, id: ConnectionId, mut connect: Box<Connect>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.phase = Phase::Connecting;
         connection.version = Some(connect.version);
         connection.wants_reasons = connect.properties.request_problem_information.unwrap_or(true);
         connection.packet_bytes_max =
@@ -172,20 +171,24 @@ impl Broker {
         granted: &Granted,
         decision: &str,
     ) -> u64 {
-        let Some((facts, credential)) = self.evidence_of(id) else { return 0 };
+        let Some(behind) = self.behind(id) else { return 0 };
         self.record(now, EntryType::Connect, decision, |entry| {
-            let entry = connect_fields(entry, author, &facts, credential.as_ref())
+            let entry = connect_fields(entry, author, &behind)
                 .decision(Decision::Allow)
                 .flag("clean", connect.clean_start)
                 .number("keepalive", granted.keep_alive_seconds.into())
                 .number("expiry", granted.session_expiry_seconds.into());
-            Self::will_fields(entry, connect.will.as_ref())
+            certificate_entry(Self::will_fields(entry, connect.will.as_ref()), &behind)
         })
     }
 
-    fn evidence_of(&self, id: ConnectionId) -> Option<(Arc<ConnectionFacts>, Option<Credential>)> {
+    fn behind(&self, id: ConnectionId) -> Option<Behind> {
         let known = self.connections.get(&id)?;
-        Some((Arc::clone(&known.facts), known.credential.clone()))
+        Some(Behind {
+            facts: Arc::clone(&known.facts),
+            credential: known.credential.clone(),
+            certificate_index: known.certificate_index,
+        })
     }
 
     fn refuse_connect(
@@ -198,12 +201,12 @@ impl Broker {
     ) {
         self.counters.connects_refused += 1;
         self.counters.refuse(refused.refusal);
-        let Some((facts, credential)) = self.evidence_of(id) else { return };
+        let Some(behind) = self.behind(id) else { return };
         let decision = self.decide();
         self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-            let entry = connect_fields(entry, author, &facts, credential.as_ref());
+            let entry = connect_fields(entry, author, &behind);
             let entry = refusal_fields(entry, refused);
-            Self::will_fields(entry, connect.will.as_ref())
+            certificate_entry(Self::will_fields(entry, connect.will.as_ref()), &behind)
         });
         self.tell(EventKind::ConnectRefused, &decision, id, None, Some(refused));
         let reason = refused.refusal.reason_code();
@@ -261,13 +264,24 @@ impl Broker {
     }
 }
 
+/// What stands behind a CONNECT.
+struct Behind {
+    facts: Arc<ConnectionFacts>,
+    credential: Option<Credential>,
+    certificate_index: Option<u64>,
+}
+
+/// Where the certificate itself stands, and what vouched for it; the last field.
+fn certificate_entry<'a>(entry: EntryWriter<'a>, behind: &Behind) -> EntryWriter<'a> {
+    match behind.certificate_index {
+        Some(index) => entry.number("cert", index),
+        None => entry,
+    }
+}
+
 /// The facts of a connection, which later entries only point to.
-fn connect_fields<'a>(
-    entry: EntryWriter<'a>,
-    author: &Author,
-    facts: &ConnectionFacts,
-    credential: Option<&Credential>,
-) -> EntryWriter<'a> {
+fn connect_fields<'a>(entry: EntryWriter<'a>, author: &Author, behind: &Behind) -> EntryWriter<'a> {
+    let Behind { facts, credential, .. } = behind;
     let identity = author.identity();
     let entry = entry
         .who(identity)

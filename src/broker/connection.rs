@@ -43,6 +43,8 @@ pub(super) struct Connection {
     pub(super) held_back: bool,
     /// Bytes of deliveries handed to the shell and not yet written.
     pub(super) outstanding_bytes: usize,
+    /// Index of the `cert` entry of its certificate, from CONNECT on.
+    pub(super) certificate_index: Option<u64>,
     /// Index of the `connect` entry, once that is on disk.
     pub(super) connect_index: Option<u64>,
     /// Running number of the entries of this connection: a gap shows.
@@ -75,6 +77,7 @@ impl Connection {
             unanswered: 0,
             held_back: false,
             outstanding_bytes: 0,
+            certificate_index: None,
             connect_index: None,
             entries: 0,
             begun: false,

@@ -13,6 +13,10 @@ use crate::time::Instant;
 /// Something that waits for a batch.
 #[derive(Debug)]
 pub(super) enum Effect {
+    /// Remember where a certificate was logged.
+    CertificateLogged { x5t: [u8; 32], offset: u64 },
+    /// Decide a CONNECT, which has waited for the entry of its certificate.
+    Connect { connection: ConnectionId, connect: Box<Connect> },
     /// A CONNECT was accepted: make or resume the session, then CONNACK.
     Connected(Box<AcceptedConnect>),
     /// A token was accepted in place of an older one.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::evidence::Synced;
-use crate::identity::{CertificateFacts, Identity};
+use crate::identity::{CertificateFacts, CertificationPath, Identity};
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
 use crate::time::{Instant, UnixNanos};
 
@@ -45,6 +45,9 @@ pub struct Certified {
     pub not_before: UnixNanos,
     /// End of its validity: the session ends then.
     pub not_after: UnixNanos,
+    /// The certificate and those that vouched for it, for the `cert` entry. Absent where nobody
+    /// has them, as in a simulation: then there is no such entry.
+    pub path: Option<Arc<CertificationPath>>,
 }
 
 impl From<&CertificateFacts> for Certified {
@@ -57,6 +60,7 @@ impl From<&CertificateFacts> for Certified {
             serial: facts.serial().to_owned(),
             not_before: facts.not_before(),
             not_after: facts.not_after(),
+            path: Some(Arc::clone(facts.path())),
         }
     }
 }

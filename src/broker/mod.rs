@@ -11,6 +11,7 @@
 
 mod acknowledge;
 mod attach;
+mod certificates;
 mod claims;
 mod connect;
 mod connection;
@@ -80,6 +81,7 @@ pub struct Broker {
     /// Which session a client means: no identity can name another's. [`SessionKey`]s are ours.
     session_keys: BTreeMap<(Identity, ClientId), SessionKey>,
     claims: claims::Claims,
+    certificates: certificates::Certificates,
     next_session: u64,
     subscriptions: SubscriptionTree,
     /// Subscriptions that were permitted and are not yet in force.
@@ -122,6 +124,7 @@ impl Broker {
             sessions: Map::default(),
             session_keys: BTreeMap::new(),
             claims: claims::Claims::default(),
+            certificates: certificates::Certificates::default(),
             next_session: u64::from(settings.shard) << SHARD_SHIFT,
             subscriptions: SubscriptionTree::default(),
             subscriptions_reserved: 0,
@@ -273,8 +276,20 @@ impl Broker {
                 let index = synced.first_index() + offset;
                 self.outputs.push_back(Output::Administered { ticket, index });
             }
-            (Effect::Connected(_) | Effect::Publish(_) | Effect::Administered { .. }, None) => {
+            (Effect::CertificateLogged { x5t, offset }, Some(synced)) => {
+                self.certificate_logged(&x5t, synced.first_index() + offset);
+            }
+            (
+                Effect::Connected(_)
+                | Effect::Publish(_)
+                | Effect::Administered { .. }
+                | Effect::CertificateLogged { .. },
+                None,
+            ) => {
                 debug_assert!(false, "an effect with a record was released without its batch")
+            }
+            (Effect::Connect { connection, connect }, _) => {
+                self.connect_certified(now, connection, connect);
             }
             (Effect::Answer { connection, packet, frees_quota }, _) => {
                 self.answer(now, connection, packet, frees_quota);
@@ -314,6 +329,8 @@ impl Broker {
             | Effect::Publish(_)
             | Effect::Renewed(_)
             | Effect::Administered { .. }
+            | Effect::CertificateLogged { .. }
+            | Effect::Connect { .. }
             | Effect::Answer { .. }
             | Effect::Close(_)
             | Effect::Subscribed { .. }

@@ -214,6 +214,20 @@ impl<'a> EntryWriter<'a> {
         self
     }
 
+    /// A list of strings of our own, known to need no escape.
+    pub fn plains(mut self, name: &'static str, values: impl Iterator<Item = String>) -> Self {
+        self.name(name);
+        self.out.push(b'[');
+        for (number, value) in values.enumerate() {
+            debug_assert!(value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\'));
+            self.out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+        }
+        self.out.push(b']');
+        self
+    }
+
     /// `role/name` of an identity, field `who`. Its characters need no escape by construction.
     pub fn who(mut self, identity: &Identity) -> Self {
         self.name("who");

@@ -21,6 +21,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 
 use super::name::Identity;
+use super::path::CertificationPath;
 use super::refusal::{CertificateRefusal, quote};
 use crate::time::UnixNanos;
 
@@ -40,7 +41,7 @@ struct Facts {
     serial: Box<str>,
     not_before: UnixNanos,
     not_after: UnixNanos,
-    der: Box<[u8]>,
+    path: Arc<CertificationPath>,
 }
 
 impl CertificateFacts {
@@ -79,9 +80,9 @@ impl CertificateFacts {
         self.0.not_after
     }
 
-    /// The certificate itself.
-    pub fn der(&self) -> &[u8] {
-        &self.0.der
+    /// The certificate itself, and those that vouched for it.
+    pub fn path(&self) -> &Arc<CertificationPath> {
+        &self.0.path
     }
 }
 
@@ -95,13 +96,15 @@ impl fmt::Debug for CertificateFacts {
     }
 }
 
-/// Reads `der` as a client's end entity certificate that the issuer `issuer_id` vouches for.
+/// Reads `der` as a client's end entity certificate that the issuer `issuer_id` vouches for, by
+/// `path`.
 ///
 /// # Errors
 /// The first [`CertificateRefusal`] of: its encoding, version, CA flag, key usages, name.
 pub(super) fn read(
     der: &CertificateDer<'_>,
     issuer_id: &str,
+    path: CertificationPath,
 ) -> Result<CertificateFacts, CertificateRefusal> {
     let certificate = parse(der)?;
     if certificate.version() != X509Version::V3 {
@@ -120,7 +123,7 @@ pub(super) fn read(
         serial: hex_without_leading_zeros(certificate.raw_serial()),
         not_before: nanos(certificate.validity().not_before),
         not_after: nanos(certificate.validity().not_after),
-        der: Box::from(der.as_ref()),
+        path: Arc::new(path),
     })))
 }
 
@@ -192,7 +195,8 @@ fn uri_san<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, Certific
     }
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     // The digest has exactly these 32 bytes; a zip cannot panic.
     for (to, from) in hash.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
@@ -228,11 +232,15 @@ mod tests {
         read.map(|_| ()).map_err(|refusal| refusal.name())
     }
 
+    fn read_alone(der: &CertificateDer<'_>) -> Result<CertificateFacts, CertificateRefusal> {
+        read(der, "x", CertificationPath::of(der, &[], &[]))
+    }
+
     #[test]
     fn a_cas_certificate_is_refused_without_webpkis_help() {
         let plant = Plant::new("a");
         let ca = plant.odd(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
-        assert_eq!(name(read(&ders(&ca)[0], "x")), Err("certificate.is_ca"));
+        assert_eq!(name(read_alone(&ders(&ca)[0])), Err("certificate.is_ca"));
     }
 
     #[test]
@@ -247,7 +255,7 @@ mod tests {
                     p.custom_extensions.push(extension);
                 }
             });
-            name(read(&ders(&credential)[0], "x"))
+            name(read_alone(&ders(&credential)[0]))
         };
         let (not_ca, ca) = ([0x30, 0], [0x30, 3, 1, 1, 0xff]);
         assert_eq!(with(&[]), Ok(()));
@@ -262,7 +270,7 @@ mod tests {
         let plant = Plant::new("a");
         let mut der = ders(&plant.client(Role::Device, "a"))[0].to_vec();
         der.push(0);
-        assert_eq!(name(read(&der.into(), "x")), Err("certificate.not_parsable"));
+        assert_eq!(name(read_alone(&der.into())), Err("certificate.not_parsable"));
     }
 
     #[test]
@@ -282,12 +290,12 @@ mod tests {
             path[0] = der.into();
             prop_assert!(identify(&path, &plant.issuers(), NOW).is_err());
             // Nor does the reader panic where no signature protects it.
-            let _ = read(&path[0], "x");
+            let _ = read_alone(&path[0]);
         }
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            prop_assert!(read(&bytes.into(), "x").is_err());
+            prop_assert!(read_alone(&bytes.into()).is_err());
         }
     }
 }

@@ -43,6 +43,7 @@ pub struct Issuer {
 
 /// One trust anchor, with a path builder that trusts nothing else.
 struct Anchor {
+    der: Arc<[u8]>,
     subject: Vec<u8>,
     public_key: Vec<u8>,
     not_before: UnixNanos,
@@ -211,13 +212,13 @@ impl Issuer {
         Ok(())
     }
 
-    /// Builds a path from `end_entity` to an anchor of this issuer, valid at `now`.
+    /// Builds a path from `end_entity` to an anchor of this issuer, valid at `now`; that anchor.
     fn vouch(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), CertificateRefusal> {
+    ) -> Result<&Arc<[u8]>, CertificateRefusal> {
         let mut closest = CertificateRefusal::UnknownIssuer;
         for anchor in &self.anchors {
             let refusal = match anchor.path.verify_client_cert(end_entity, intermediates, now) {
@@ -225,7 +226,7 @@ impl Issuer {
                 Ok(_) if !(anchor.not_before..=anchor.not_after).contains(&nanos(now)) => {
                     CertificateRefusal::AnchorNotValid { issuer: self.id.clone() }
                 }
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(&anchor.der),
                 Err(error) => path_refusal(&error),
             };
             closest = closer(closest, refusal);
@@ -252,6 +253,7 @@ impl Anchor {
             .build()
             .map_err(|error| fault(error.into()))?;
         Ok(Self {
+            der: Arc::from(der.as_ref()),
             subject: parsed.subject().as_raw().to_vec(),
             public_key: parsed.public_key().raw.to_vec(),
             not_before: certificate::nanos(parsed.validity().not_before),
@@ -311,7 +313,7 @@ impl Issuers {
         aws_lc_rs::default_provider().signature_verification_algorithms
     }
 
-    /// The one issuer that vouches for `end_entity` at `now`.
+    /// The one issuer that vouches for `end_entity` at `now`, and the anchor by which it does.
     ///
     /// # Errors
     /// The refusal of the issuer that came closest, or [`CertificateRefusal::AmbiguousIssuer`].
@@ -320,13 +322,13 @@ impl Issuers {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<&Issuer, CertificateRefusal> {
-        let mut vouching: Option<&Issuer> = None;
+    ) -> Result<(&Issuer, &Arc<[u8]>), CertificateRefusal> {
+        let mut vouching: Option<(&Issuer, &Arc<[u8]>)> = None;
         let mut closest = CertificateRefusal::UnknownIssuer;
         for issuer in &self.issuers {
             match (issuer.vouch(end_entity, intermediates, now), vouching) {
-                (Ok(()), None) => vouching = Some(issuer),
-                (Ok(()), Some(first)) => {
+                (Ok(anchor), None) => vouching = Some((issuer, anchor)),
+                (Ok(_), Some((first, _))) => {
                     return Err(CertificateRefusal::AmbiguousIssuer {
                         first: first.id.clone(),
                         second: issuer.id.clone(),

@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod grants;
 pub mod issuer;
 pub mod name;
+pub mod path;
 pub mod profile;
 pub mod refusal;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use certificate::CertificateFacts;
 pub use grants::Grants;
 pub use issuer::{Issuer, IssuerFault, Issuers};
 pub use name::{Identity, NameError, Role};
+pub use path::CertificationPath;
 pub use refusal::CertificateRefusal;
 pub use token::{TokenFacts, TokenKeys};
 pub use verifier::{AvowClientVerifier, identify};

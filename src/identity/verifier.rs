@@ -21,6 +21,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::{self, CertificateFacts};
 use super::issuer::Issuers;
+use super::path::CertificationPath;
 use super::refusal::{CertificateRefusal, nanos, time};
 use crate::time::UnixNanos;
 
@@ -58,8 +59,9 @@ fn decide(
     if bytes > CERTIFICATE_BYTES_MAX {
         return Err(CertificateRefusal::TooLarge { bytes, max: CERTIFICATE_BYTES_MAX });
     }
-    let issuer = issuers.vouching(end_entity, intermediates, time(now))?;
-    let facts = certificate::read(end_entity, issuer.id())?;
+    let (issuer, anchor) = issuers.vouching(end_entity, intermediates, time(now))?;
+    let path = CertificationPath::walk(end_entity, intermediates, anchor);
+    let facts = certificate::read(end_entity, issuer.id(), path)?;
     issuer.check_binding(facts.identity())?;
     Ok(facts)
 }

@@ -34,6 +34,7 @@ pub(crate) fn facts(role: Role, name: &str) -> Arc<ConnectionFacts> {
             serial: String::new(),
             not_before: UnixNanos::new(0),
             not_after: UnixNanos::from_seconds(2_000_000),
+            path: None,
         }),
         peer: "127.0.0.1:9".parse().unwrap(),
         tls_version: "1.3",

@@ -1,5 +1,6 @@
 //! The core, driven by hand: every input at a time of our choosing, every output looked at.
 
+mod certificates;
 mod deliveries;
 mod flow;
 mod fresh;
@@ -214,18 +215,13 @@ impl Rig {
     /// Opens a connection of `role/name`, or without a certificate if that is empty; nothing is
     /// sent on it yet.
     pub(super) fn open(&mut self, uri_path: &str) -> ConnectionId {
+        self.open_by((!uri_path.is_empty()).then(|| certified(uri_path)))
+    }
+
+    /// As [`Self::open`], with this certificate.
+    pub(super) fn open_by(&mut self, certificate: Option<Certified>) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let uri = format!("spiffe://plant/{uri_path}");
-        let certificate = (!uri_path.is_empty()).then(|| Certified {
-            identity: Identity::parse(&uri, "plant").unwrap(),
-            x5t: [3; 32],
-            spki_sha256: [4; 32],
-            issuer_name: "CN=issuing".into(),
-            serial: "01".into(),
-            not_before: UnixNanos::new(0),
-            not_after: UnixNanos::from_seconds(1_000_000 + 30 * 86_400),
-        });
         let facts = ConnectionFacts {
             certificate,
             peer: "127.0.0.1:4000".parse().unwrap(),
@@ -381,5 +377,19 @@ pub(super) fn will(topic: &str, payload: &str, delay_seconds: u32) -> Will {
             delay_seconds: Some(delay_seconds),
             ..Default::default()
         },
+    }
+}
+
+/// A certificate of `role/name`, of which nobody has the bytes.
+pub(super) fn certified(uri_path: &str) -> Certified {
+    Certified {
+        identity: Identity::parse(&format!("spiffe://plant/{uri_path}"), "plant").unwrap(),
+        x5t: [3; 32],
+        spki_sha256: [4; 32],
+        issuer_name: "CN=issuing".into(),
+        serial: "01".into(),
+        not_before: UnixNanos::new(0),
+        not_after: UnixNanos::from_seconds(1_000_000 + 30 * 86_400),
+        path: None,
     }
 }

@@ -55,7 +55,7 @@ fn x5t_is_the_certificate_and_spki_is_the_key() {
     assert_eq!(first.identity(), second.identity());
     assert_ne!(first.x5t(), second.x5t());
     assert_ne!(first.spki_sha256(), second.spki_sha256());
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, first.der());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, first.path().end_entity());
     assert_eq!(first.x5t(), digest.as_ref());
 }
 
