@@ -5,15 +5,13 @@
 //! size, is kept by [`crate::storage`]. The invariant: a [`Checkpoint`] that came out of
 //! [`Checkpoint::open`] was signed by the key it was opened with.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::encoding::AsBigEndian as _;
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::note::{self, KEY_ID_BYTES, PUBLIC_KEY_BYTES, PrivateKey, PublicKey, SignatureType};
 use super::tree::{HASH_BYTES, Hash};
 
 /// Length of an Ed25519 signature, in bytes.
@@ -23,25 +21,16 @@ pub const ORIGIN_BYTES_MAX: usize = 255;
 /// Most signature lines that a note may have; the specification asks for at least 16.
 pub const SIGNATURES_MAX: usize = 64;
 
-const ED25519_TYPE: u8 = 0x01;
-const PUBLIC_KEY_BYTES: usize = 32;
-const KEY_ID_BYTES: usize = 4;
-const SIGNATURE_LINE_START: &str = "\u{2014} ";
-
 /// The key that signs the checkpoints of one log. It is neither the TLS key nor the receipt key.
 pub struct LogKey {
-    pair: Ed25519KeyPair,
+    key: PrivateKey,
     verifier: VerifierKey,
 }
 
 /// The public half of a [`LogKey`], with the name of its log. Its text form is
 /// `<name>+<key id in hex>+<base64 of type and key>`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct VerifierKey {
-    name: String,
-    id: [u8; KEY_ID_BYTES],
-    public: [u8; PUBLIC_KEY_BYTES],
-}
+pub struct VerifierKey(PublicKey);
 
 /// What a log says about itself at one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +47,7 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The name is empty, too long, or has a space, a `+` or a control character.
-    #[error("a log's name has 1 to 255 bytes, without spaces, `+` and control characters")]
+    #[error("the name of a key has 1 to 255 bytes, without spaces, `+` and control characters")]
     Name,
     /// The private key is not an Ed25519 key in PKCS#8, or not 32 bytes.
     #[error("this is not an Ed25519 private key")]
@@ -66,6 +55,9 @@ pub enum KeyError {
     /// The text of a verifier key is malformed, or its key id is not that of its key.
     #[error("this is not a verifier key `<name>+<key id>+<base64>` of type Ed25519")]
     Verifier,
+    /// The same, where a witness's key is wanted.
+    #[error("this is not a witness's verifier key `<name>+<key id>+<base64>` (cosignature/v1)")]
+    Witness,
     /// The operating system gave no randomness, or the library refused.
     #[error("the cryptographic library failed to make a key")]
     Library,
@@ -94,28 +86,27 @@ pub enum NoteError {
 impl LogKey {
     /// Makes a new key for the log called `origin`.
     pub fn generate(origin: &str) -> Result<Self, KeyError> {
-        Self::new(origin, Ed25519KeyPair::generate().map_err(|_| KeyError::Library)?)
+        PrivateKey::generate(SignatureType::Ed25519, origin).map(Self::new)
     }
 
     /// Reads a key from PKCS#8 (DER).
     pub fn from_pkcs8(origin: &str, der: &[u8]) -> Result<Self, KeyError> {
-        Self::new(origin, Ed25519KeyPair::from_pkcs8(der).map_err(|_| KeyError::Private)?)
+        PrivateKey::from_pkcs8(SignatureType::Ed25519, origin, der).map(Self::new)
     }
 
     /// Makes the key of a 32-byte seed (RFC 8032).
     pub fn from_seed(origin: &str, seed: &[u8]) -> Result<Self, KeyError> {
-        Self::new(origin, Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Private)?)
+        PrivateKey::from_seed(SignatureType::Ed25519, origin, seed).map(Self::new)
     }
 
     /// The private key in PKCS#8 (DER), to be kept in a file that nobody else reads.
     pub fn to_pkcs8(&self) -> Result<Vec<u8>, KeyError> {
-        Ok(self.pair.to_pkcs8v1().map_err(|_| KeyError::Library)?.as_ref().to_vec())
+        self.key.to_pkcs8()
     }
 
     /// The 32-byte seed.
     pub fn to_seed(&self) -> Result<Vec<u8>, KeyError> {
-        let seed = self.pair.seed().map_err(|_| KeyError::Library)?;
-        Ok(seed.as_be_bytes().map_err(|_| KeyError::Library)?.as_ref().to_vec())
+        self.key.to_seed()
     }
 
     /// The public half.
@@ -126,7 +117,7 @@ impl LogKey {
     /// The signature over the text of `checkpoint`. Ed25519 is deterministic: the same
     /// checkpoint gets the same signature.
     pub fn signature(&self, checkpoint: &Checkpoint) -> [u8; SIGNATURE_BYTES] {
-        self.signature_of(&checkpoint.to_string())
+        self.key.sign(checkpoint.to_string().as_bytes())
     }
 
     /// The signed note of `checkpoint`.
@@ -134,38 +125,25 @@ impl LogKey {
         self.verifier.note(checkpoint, &self.signature(checkpoint))
     }
 
-    fn signature_of(&self, text: &str) -> [u8; SIGNATURE_BYTES] {
-        let mut signature = [0; SIGNATURE_BYTES];
-        let made = self.pair.sign(text.as_bytes());
-        signature.iter_mut().zip(made.as_ref()).for_each(|(to, from)| *to = *from);
-        signature
-    }
-
-    fn new(origin: &str, pair: Ed25519KeyPair) -> Result<Self, KeyError> {
-        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Library)?;
-        Ok(Self { verifier: VerifierKey::new(origin, public)?, pair })
+    fn new(key: PrivateKey) -> Self {
+        Self { verifier: VerifierKey(key.public().clone()), key }
     }
 }
 
 impl VerifierKey {
     /// The Ed25519 key `public` under the name `name`.
     pub fn new(name: &str, public: [u8; PUBLIC_KEY_BYTES]) -> Result<Self, KeyError> {
-        let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '+';
-        if name.is_empty() || name.len() > ORIGIN_BYTES_MAX || name.contains(forbidden) {
-            return Err(KeyError::Name);
-        }
-        let id = key_id(name, &public);
-        Ok(Self { name: name.to_owned(), id, public })
+        PublicKey::new(SignatureType::Ed25519, name, public).map(Self)
     }
 
     /// The name: the origin of the log.
     pub fn name(&self) -> &str {
-        &self.name
+        self.0.name()
     }
 
     /// The key id: the first four bytes of `SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key)`.
     pub fn id(&self) -> [u8; KEY_ID_BYTES] {
-        self.id
+        self.0.id()
     }
 
     /// Checks a signature over the text of `checkpoint`.
@@ -174,47 +152,24 @@ impl VerifierKey {
         checkpoint: &Checkpoint,
         signature: &[u8; SIGNATURE_BYTES],
     ) -> Result<(), NoteError> {
-        self.verify_text(&checkpoint.to_string(), signature)
+        self.0.verify(checkpoint.to_string().as_bytes(), signature)
     }
 
     /// The signed note of `checkpoint` under a signature made before.
     pub fn note(&self, checkpoint: &Checkpoint, signature: &[u8; SIGNATURE_BYTES]) -> String {
-        let mut line = Vec::with_capacity(KEY_ID_BYTES + SIGNATURE_BYTES);
-        line.extend_from_slice(&self.id);
-        line.extend_from_slice(signature);
-        format!("{checkpoint}\n{SIGNATURE_LINE_START}{} {}\n", self.name, STANDARD.encode(line))
+        format!("{checkpoint}\n{}", self.0.line(signature))
     }
 
     /// Takes the text out of a signed note, if this key signed it. Signatures of other keys are
     /// ignored; a false one of this key rejects the note.
     pub fn open_note<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
-        if note.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
-            return Err(NoteError::Malformed);
-        }
-        let split = note.rfind("\n\n").ok_or(NoteError::Malformed)?;
-        let (text, rest) = note.split_at_checked(split + 1).ok_or(NoteError::Malformed)?;
-        let signatures = rest
-            .strip_prefix('\n')
-            .and_then(|lines| lines.strip_suffix('\n'))
-            .ok_or(NoteError::Malformed)?;
+        let (text, lines) = note::split(note)?;
         let mut is_signed = false;
-        for (number, line) in signatures.split('\n').enumerate() {
-            let (name, id, signature) = parse_signature_line(line)?;
-            if number >= SIGNATURES_MAX {
-                return Err(NoteError::Malformed);
-            }
-            if name == self.name && id == self.id {
-                self.verify_text(text, &signature)?;
-                is_signed = true;
-            }
+        for line in lines.iter().filter(|line| self.0.is_named_by(line)) {
+            self.0.verify(text.as_bytes(), &line.signature)?;
+            is_signed = true;
         }
         if is_signed { Ok(text) } else { Err(NoteError::UnknownKey) }
-    }
-
-    fn verify_text(&self, text: &str, signature: &[u8]) -> Result<(), NoteError> {
-        UnparsedPublicKey::new(&ED25519, &self.public)
-            .verify(text.as_bytes(), signature)
-            .map_err(|_| NoteError::BadSignature)
     }
 }
 
@@ -223,7 +178,7 @@ impl Checkpoint {
     /// belongs to.
     pub fn open(note: &str, key: &VerifierKey) -> Result<Self, NoteError> {
         let checkpoint: Self = key.open_note(note)?.parse()?;
-        if checkpoint.origin == key.name { Ok(checkpoint) } else { Err(NoteError::OtherOrigin) }
+        if checkpoint.origin == key.name() { Ok(checkpoint) } else { Err(NoteError::OtherOrigin) }
     }
 }
 
@@ -255,12 +210,7 @@ impl FromStr for Checkpoint {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        f.write_char('+')?;
-        self.id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        let mut key = vec![ED25519_TYPE];
-        key.extend_from_slice(&self.public);
-        write!(f, "+{}", STANDARD.encode(key))
+        self.0.fmt(f)
     }
 }
 
@@ -268,17 +218,7 @@ impl FromStr for VerifierKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(KeyError::Verifier);
-        };
-        let key = STANDARD.decode(key).map_err(|_| KeyError::Verifier)?;
-        let Some((&ED25519_TYPE, public)) = key.split_first() else {
-            return Err(KeyError::Verifier);
-        };
-        let made = Self::new(name, public.try_into().map_err(|_| KeyError::Verifier)?)?;
-        let id = (id.len() == 8).then(|| u32::from_str_radix(id, 16).ok()).flatten();
-        if id == Some(u32::from_be_bytes(made.id)) { Ok(made) } else { Err(KeyError::Verifier) }
+        PublicKey::parse(SignatureType::Ed25519, text).map(Self).ok_or(KeyError::Verifier)
     }
 }
 
@@ -304,25 +244,6 @@ pub(super) fn parse_decimal(text: &str) -> Option<u64> {
 pub(super) fn parse_hash(text: &str) -> Option<Hash> {
     let bytes: [u8; HASH_BYTES] = STANDARD.decode(text).ok()?.try_into().ok()?;
     Some(bytes)
-}
-
-fn parse_signature_line(line: &str) -> Result<(&str, [u8; KEY_ID_BYTES], Vec<u8>), NoteError> {
-    let line = line.strip_prefix(SIGNATURE_LINE_START).ok_or(NoteError::Malformed)?;
-    let (name, signature) = line.split_once(' ').ok_or(NoteError::Malformed)?;
-    let signature = STANDARD.decode(signature).map_err(|_| NoteError::Malformed)?;
-    let (id, signature) = signature.split_first_chunk().ok_or(NoteError::Malformed)?;
-    if name.is_empty() || signature.is_empty() {
-        return Err(NoteError::Malformed);
-    }
-    Ok((name, *id, signature.to_vec()))
-}
-
-fn key_id(name: &str, public: &[u8; PUBLIC_KEY_BYTES]) -> [u8; KEY_ID_BYTES] {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.extend_from_slice(&[b'\n', ED25519_TYPE]);
-    bytes.extend_from_slice(public);
-    let hash = digest(&SHA256, &bytes);
-    hash.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

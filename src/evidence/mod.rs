@@ -6,17 +6,23 @@
 
 mod batch;
 pub mod checkpoint;
+pub mod cosignature;
 mod entry;
+mod note;
 pub mod proof;
 mod recorded;
 mod synced;
 pub mod tile;
 pub mod tile_proof;
 pub mod tree;
+pub mod witness;
+pub mod witness_policy;
 
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
 pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
+pub use cosignature::{WitnessKey, WitnessVerifierKey};
 pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, commitment};
 pub use proof::TlogProof;
 pub use recorded::Recorded;
 pub use synced::Synced;
+pub use witness_policy::WitnessPolicy;

@@ -28,6 +28,7 @@ mod scan;
 pub mod segment;
 pub mod snapshot;
 pub mod verify;
+pub mod witness_store;
 pub mod writer;
 
 pub use block::BLOCK_ENTRIES;

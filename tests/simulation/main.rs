@@ -17,4 +17,6 @@ mod tamper;
 #[cfg(test)]
 mod threads;
 #[cfg(test)]
+mod witness;
+#[cfg(test)]
 mod world;
