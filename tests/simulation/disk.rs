@@ -1,7 +1,8 @@
-//! A disk that forgets: at a crash, whatever was not synced is kept, lost or torn, sector by
-//! sector, as the seed says. Everything that happens on it follows from its seed.
+//! A disk that forgets: at a crash, whatever was not synced is kept, lost, torn or reordered, sector
+//! by sector, as the seed says or as the test names it. It can lie, too: a sync that answers well
+//! and did nothing. Everything that happens on it follows from its seed and its test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -25,12 +26,50 @@ pub(crate) struct SimFile {
 pub(crate) enum Accident {
     /// The power goes off in the middle of it.
     PowerLoss,
+    /// The power goes off before anything of it is done.
+    PowerLossBefore,
+    /// The power goes off when all of it is done, and nobody was told.
+    PowerLossAfter,
     /// It fails; of what was to be written, nothing is kept.
     Eio,
     /// It fails; what was to be written or synced is nevertheless on disk.
     EioButDone,
     /// There is no space left.
     Enospc,
+}
+
+/// What is left of what was not synced when the power went, of files and of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nothing.
+    Nothing,
+    /// All of it: the cache was written a moment before.
+    Everything,
+    /// The lengths of the files and their names, but zeroes for what was written.
+    NamesAndLengths,
+    /// What was written, but no name.
+    ContentOnly,
+    /// The sectors that stand first in each file, and the older half of the names.
+    First,
+    /// The sectors that stand last in each file: written out of order.
+    Last,
+    /// The first half of every sector: each is torn.
+    Torn,
+    /// Sectors written more than once, as they were after the first time.
+    Stale,
+}
+
+impl Kept {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Nothing,
+        Self::Everything,
+        Self::NamesAndLengths,
+        Self::ContentOnly,
+        Self::First,
+        Self::Last,
+        Self::Torn,
+        Self::Stale,
+    ];
 }
 
 /// The kinds of operation an accident can wait for.
@@ -52,14 +91,16 @@ struct State {
     plan: Option<(Option<Op>, u64, Accident)>,
     operations: u64,
     is_off: bool,
-    sync_is_noop: bool,
+    /// Files (by what their names begin with) whose syncs answer well and do nothing.
+    lies_about: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Inode {
     durable: Vec<u8>,
     cached: Vec<u8>,
-    dirty: BTreeSet<usize>,
+    /// Sectors that were not synced, and what stood there after the first of several writes.
+    dirty: BTreeMap<usize, Option<Vec<u8>>>,
 }
 
 /// SplitMix64: small, and the same everywhere.
@@ -95,7 +136,7 @@ impl SimDisk {
             plan: None,
             operations: 0,
             is_off: false,
-            sync_is_noop: false,
+            lies_about: None,
         })))
     }
 
@@ -107,32 +148,60 @@ impl SimDisk {
 
     /// Takes the sync out: it answers well and does nothing.
     pub(crate) fn take_sync_out(&self) {
-        self.state().sync_is_noop = true;
+        self.lie_about("");
+    }
+
+    /// Lets every sync of files (and of directories) whose names begin so answer well and do
+    /// nothing.
+    pub(crate) fn lie_about(&self, beginning: &str) {
+        self.state().lies_about = Some(beginning.to_owned());
     }
 
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// Power off and on again.
+    /// Power off and on again; chance says what is left.
     pub(crate) fn crash(&self) {
         let mut state = self.state();
-        let State { random, inodes, pending, durable_names, .. } = &mut *state;
-        // A journal keeps the order of names.
-        let kept = random.below(pending.len() as u64 + 1) as usize;
-        for (name, inode) in pending.drain(..).take(kept) {
-            match inode {
-                Some(inode) => durable_names.insert(name, inode),
-                None => durable_names.remove(&name),
-            };
-        }
-        let luck = random.below(5);
+        let names = state.pending.len() as u64 + 1;
+        let kept = state.random.below(names) as usize;
+        let luck = state.random.below(5);
+        let State { random, inodes, .. } = &mut *state;
         for inode in inodes.iter_mut() {
-            inode.crash(random, luck);
+            inode.crash(&mut |_, sector| sector.by_chance(random, luck));
         }
-        state.names = state.durable_names.clone();
-        state.plan = None;
-        state.is_off = false;
+        state.begin_again(kept);
+    }
+
+    /// Power off and on again, with `kept` of what was not synced.
+    pub(crate) fn crash_keeping(&self, kept: Kept) {
+        let mut state = self.state();
+        let names = state.pending.len();
+        let names = match kept {
+            Kept::Nothing | Kept::ContentOnly => 0,
+            Kept::First => names / 2,
+            Kept::Everything | Kept::NamesAndLengths | Kept::Last | Kept::Torn | Kept::Stale => {
+                names
+            }
+        };
+        for inode in &mut state.inodes {
+            if kept == Kept::NamesAndLengths {
+                let length = inode.durable.len().max(inode.cached.len());
+                inode.durable.resize(length, 0);
+            }
+            let half = inode.dirty.len() / 2;
+            inode.crash(&mut |place, sector| match kept {
+                Kept::Nothing | Kept::NamesAndLengths => Fate::Lost,
+                Kept::Everything | Kept::ContentOnly => Fate::Kept(sector.bytes),
+                Kept::First if place < half => Fate::Kept(sector.bytes),
+                Kept::Last if place >= half => Fate::Kept(sector.bytes),
+                Kept::First | Kept::Last => Fate::Lost,
+                Kept::Torn => Fate::Kept(sector.bytes / 2),
+                Kept::Stale => Fate::Stale,
+            });
+        }
+        state.begin_again(names);
     }
 
     /// The files under `directory`, with their lengths.
@@ -167,13 +236,25 @@ impl SimDisk {
 impl Inode {
     fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
+        if bytes.is_empty() {
+            return;
+        }
+        for sector in offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
+            let stale = self.cached.get(sector * SECTOR_BYTES..).unwrap_or_default();
+            let stale = stale.get(..SECTOR_BYTES).unwrap_or(stale);
+            let seen = self.dirty.get_mut(&sector);
+            match seen {
+                Some(first @ None) => *first = Some(stale.to_vec()),
+                Some(Some(_)) => {}
+                None => {
+                    self.dirty.insert(sector, None);
+                }
+            }
+        }
         if self.cached.len() < end {
             self.cached.resize(end, 0);
         }
         self.cached[offset..end].copy_from_slice(bytes);
-        if !bytes.is_empty() {
-            self.dirty.extend(offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES);
-        }
     }
 
     fn sync(&mut self) {
@@ -181,26 +262,55 @@ impl Inode {
         self.dirty.clear();
     }
 
-    /// Each unsynced sector is kept, lost, or torn; `luck` sets how many of each.
-    fn crash(&mut self, random: &mut Random, luck: u64) {
-        for sector in std::mem::take(&mut self.dirty) {
+    /// Each unsynced sector has the fate that `fate` gives it; it is told the sector's place among
+    /// the unsynced ones.
+    fn crash(&mut self, fate: &mut dyn FnMut(usize, Sector) -> Fate) {
+        for (place, (sector, first)) in std::mem::take(&mut self.dirty).into_iter().enumerate() {
             let start = sector * SECTOR_BYTES;
-            let whole = (start + SECTOR_BYTES).min(self.cached.len());
-            let end = match (luck, random.below(8)) {
-                (0, _) => start,
-                (1, _) => whole,
-                (_, 0) => start + random.below((whole - start) as u64 + 1) as usize,
-                (_, chance) if chance < luck + 1 => whole,
-                _ => start,
+            let bytes = (start + SECTOR_BYTES).min(self.cached.len()) - start;
+            let content = match (fate(place, Sector { bytes }), &first) {
+                (Fate::Lost, _) => continue,
+                (Fate::Kept(count), _) => &self.cached[start..start + count],
+                (Fate::Stale, None) => &self.cached[start..start + bytes],
+                (Fate::Stale, Some(first)) => first,
             };
-            if end > start {
-                if self.durable.len() < end {
-                    self.durable.resize(end, 0);
-                }
-                self.durable[start..end].copy_from_slice(&self.cached[start..end]);
+            let end = start + content.len();
+            if self.durable.len() < end && !content.is_empty() {
+                self.durable.resize(end, 0);
+            }
+            if let Some(there) = self.durable.get_mut(start..end) {
+                there.copy_from_slice(content);
             }
         }
         self.cached.clone_from(&self.durable);
+    }
+}
+
+/// A sector that was not synced.
+#[derive(Clone, Copy)]
+struct Sector {
+    bytes: usize,
+}
+
+/// What becomes of it.
+enum Fate {
+    Lost,
+    /// As many of its first bytes are new.
+    Kept(usize),
+    /// It is as it was after the first of several writes.
+    Stale,
+}
+
+impl Sector {
+    /// Kept, lost, or torn; `luck` sets how many of each.
+    fn by_chance(self, random: &mut Random, luck: u64) -> Fate {
+        match (luck, random.below(8)) {
+            (0, _) => Fate::Lost,
+            (1, _) => Fate::Kept(self.bytes),
+            (_, 0) => Fate::Kept(random.below(self.bytes as u64 + 1) as usize),
+            (_, chance) if chance < luck + 1 => Fate::Kept(self.bytes),
+            _ => Fate::Lost,
+        }
     }
 }
 
@@ -221,8 +331,35 @@ impl State {
         }
         let accident = *accident;
         self.plan = None;
-        self.is_off = accident == Accident::PowerLoss;
+        self.is_off = accident.takes_power();
         Ok(Some(accident))
+    }
+
+    /// Counts a change of names, and makes it unless an accident prevents that.
+    fn change_names(&mut self, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+        let accident = self.operation(Op::Other)?;
+        if accident.is_none_or(Accident::is_done) {
+            change(self);
+        }
+        accident.map_or(Ok(()), |accident| Err(accident.error()))
+    }
+
+    /// The power is back: of the changes of names the first `kept` are there, since a journal
+    /// keeps their order.
+    fn begin_again(&mut self, kept: usize) {
+        for (name, inode) in self.pending.drain(..).take(kept) {
+            match inode {
+                Some(inode) => self.durable_names.insert(name, inode),
+                None => self.durable_names.remove(&name),
+            };
+        }
+        self.names = self.durable_names.clone();
+        self.plan = None;
+        self.is_off = false;
+    }
+
+    fn is_lied_about(&self, path: &str) -> bool {
+        self.lies_about.as_ref().is_some_and(|beginning| path.starts_with(beginning.as_str()))
     }
 
     fn rename_entry(&mut self, name: &str, inode: Option<usize>) {
@@ -234,11 +371,24 @@ impl State {
     }
 }
 
-fn error_of(accident: Accident) -> io::Error {
-    match accident {
-        Accident::PowerLoss => io::Error::other("the power is off"),
-        Accident::Eio | Accident::EioButDone => io::Error::from_raw_os_error(5),
-        Accident::Enospc => io::Error::from_raw_os_error(28),
+impl Accident {
+    fn error(self) -> io::Error {
+        match self {
+            Self::PowerLoss | Self::PowerLossBefore | Self::PowerLossAfter => {
+                io::Error::other("the power is off")
+            }
+            Self::Eio | Self::EioButDone => io::Error::from_raw_os_error(5),
+            Self::Enospc => io::Error::from_raw_os_error(28),
+        }
+    }
+
+    fn takes_power(self) -> bool {
+        matches!(self, Self::PowerLoss | Self::PowerLossBefore | Self::PowerLossAfter)
+    }
+
+    /// Whether the operation that it befalls is done nevertheless.
+    fn is_done(self) -> bool {
+        matches!(self, Self::PowerLossAfter | Self::EioButDone)
     }
 }
 
@@ -254,12 +404,11 @@ impl Disk for SimDisk {
 
     fn create(&self, path: &str) -> io::Result<SimFile> {
         let mut state = self.state();
-        if let Some(accident) = state.operation(Op::Other)? {
-            return Err(error_of(accident));
-        }
-        state.inodes.push(Inode::default());
-        let inode = state.inodes.len() - 1;
-        state.rename_entry(path, Some(inode));
+        let inode = state.inodes.len();
+        state.change_names(|state| {
+            state.inodes.push(Inode::default());
+            state.rename_entry(path, Some(inode));
+        })?;
         Ok(SimFile { disk: self.clone(), inode })
     }
 
@@ -276,36 +425,26 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        if let Some(accident) = state.operation(Op::Other)? {
-            return Err(error_of(accident));
-        }
         let inode = state.names.get(from).copied();
         let inode = inode.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        // One step of the journal: never both names, never neither.
-        state.rename_entry(to, Some(inode));
-        state.names.remove(from);
-        Ok(())
+        state.change_names(|state| {
+            // One step of the journal: never both names, never neither.
+            state.rename_entry(to, Some(inode));
+            state.names.remove(from);
+        })
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let mut state = self.state();
-        if let Some(accident) = state.operation(Op::Other)? {
-            return Err(error_of(accident));
-        }
-        state.rename_entry(path, None);
-        Ok(())
+        self.state().change_names(|state| state.rename_entry(path, None))
     }
 
-    fn sync_dir(&self, _path: &str) -> io::Result<()> {
-        let mut state = self.state();
-        if let Some(accident) = state.operation(Op::Other)? {
-            return Err(error_of(accident));
-        }
-        if !state.sync_is_noop {
-            state.pending.clear();
-            state.durable_names = state.names.clone();
-        }
-        Ok(())
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.state().change_names(|state| {
+            if !state.is_lied_about(path) {
+                state.pending.clear();
+                state.durable_names = state.names.clone();
+            }
+        })
     }
 }
 
@@ -323,27 +462,28 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         let accident = state.operation(Op::Write)?;
         let kept = match accident {
-            None | Some(Accident::EioButDone) => bytes.len(),
             Some(Accident::PowerLoss) => state.random.below(bytes.len() as u64 + 1) as usize,
-            Some(Accident::Eio | Accident::Enospc) => 0,
+            Some(accident) if !accident.is_done() => 0,
+            None | Some(_) => bytes.len(),
         };
         state.inodes[self.inode].write(&bytes[..kept], offset as usize);
-        accident.map_or(Ok(()), |accident| Err(error_of(accident)))
+        accident.map_or(Ok(()), |accident| Err(accident.error()))
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         let accident = state.operation(Op::Sync)?;
-        let is_noop = state.sync_is_noop;
+        let mut names = state.names.iter().filter(|(_, inode)| **inode == self.inode);
+        let is_lie = names.any(|(name, _)| state.is_lied_about(name));
         let inode = &mut state.inodes[self.inode];
         match accident {
-            None if is_noop => {}
-            None | Some(Accident::EioButDone) => inode.sync(),
+            None if is_lie => {}
+            None | Some(Accident::EioButDone | Accident::PowerLossAfter) => inode.sync(),
             // What Linux does: the pages are marked clean, and never written.
             Some(Accident::Eio | Accident::Enospc) => inode.dirty.clear(),
-            Some(Accident::PowerLoss) => {}
+            Some(Accident::PowerLoss | Accident::PowerLossBefore) => {}
         }
-        accident.map_or(Ok(()), |accident| Err(error_of(accident)))
+        accident.map_or(Ok(()), |accident| Err(accident.error()))
     }
 
     fn byte_len(&self) -> io::Result<u64> {

@@ -9,7 +9,11 @@ mod disk;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod lies;
+#[cfg(test)]
 mod line;
+#[cfg(test)]
+mod points;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -61,7 +61,7 @@ const SENT: u8 = 6;
 const RECEIPTED: u8 = 8;
 const RELEASED: u8 = 9;
 
-fn settings(seed: u64) -> Settings {
+pub(crate) fn settings(seed: u64) -> Settings {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let none = |name: &str| Err::<String, _>(format!("no {name}"));
@@ -416,9 +416,20 @@ fn open(world: &World, now: Now, seed: u64, lost: Option<(u8, usize)>) -> (Log<S
     (log, replay.finish(now))
 }
 
-/// Several lives of a broker and one of its clients. The number of messages that the subscriber
-/// got.
+/// Several lives of a broker and its clients: the disk that they leave. For tests that need a log
+/// that a broker wrote.
+pub(crate) fn what_a_broker_wrote(seed: u64) -> SimDisk {
+    played(seed, None).0.disk
+}
+
+/// The number of messages that the subscriber got in several lives of a broker and its clients.
 fn one_history(seed: u64, lost: Option<u8>) -> usize {
+    let (_, plant) = played(seed, lost);
+    check(&plant);
+    plant.subscriber.got.len()
+}
+
+fn played(seed: u64, lost: Option<u8>) -> (World, Plant) {
     let world = World::new(seed);
     let mut random = Random::new(seed ^ 0x5E55);
     let begin =
@@ -458,8 +469,7 @@ fn one_history(seed: u64, lost: Option<u8>) -> usize {
     }
     world.disk.plan(None, u64::MAX, Accident::PowerLoss);
     settle(&mut plant, &mut log, &mut last);
-    check(&plant);
-    plant.subscriber.got.len()
+    (world, plant)
 }
 
 /// Lets everybody finish what they have begun.

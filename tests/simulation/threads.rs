@@ -15,7 +15,7 @@ use avow::storage::{
 };
 use avow::time::UnixNanos;
 
-use crate::disk::{Accident, Op, SimDisk};
+use crate::disk::{Accident, Kept, Op, SimDisk};
 use crate::world::ORIGIN;
 
 type Released = Receiver<Result<Vec<Synced>, StorageFault>>;
@@ -176,6 +176,52 @@ fn a_full_queue_takes_no_more_until_the_next_release() {
     writer.submit(id(3), again).unwrap();
     drop(go_on);
     writer.stop().unwrap();
+}
+
+/// The index stands on a disk of its own that loses nothing, the log on one that loses whatever it
+/// may: the index must not know more than the log that is left.
+#[test]
+fn the_index_never_speaks_of_entries_that_a_power_loss_took() {
+    let mut blocks_seen = 0;
+    for seed in 0..24 {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SimDisk::new(seed);
+        let at_checkpoint =
+            || Reader::open(disk.clone(), key().verifier(), Until::Checkpoint).unwrap();
+        drop(start(disk.clone(), WriterOptions::default(), None));
+        let (index, _) = Index::open(dir.path(), &at_checkpoint()).unwrap();
+        let feed = IndexFeed::new(index.clone(), at_checkpoint(), key().verifier().clone());
+        let checkpoint_interval = Duration::from_millis(1);
+        let options = WriterOptions { checkpoint_interval, ..WriterOptions::default() };
+        let (writer, released) = start(disk.clone(), options, Some(feed));
+        fill(&writer, &released, 0, BLOCK_ENTRIES);
+        disk.plan(None, 3 + seed * 40, Accident::PowerLoss);
+        let promised = fill_until_it_fails(&writer, &released, BLOCK_ENTRIES);
+        writer.stop().unwrap_err();
+        disk.crash_keeping(Kept::Nothing);
+        let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+        let (log, recovery) = Log::open(disk.clone(), log, &mut |_| {}).unwrap();
+        let signed = recovery.checkpoints.newest().map_or(0, |newest| newest.tree_size);
+        let (applied, left) = (index.applied_upto().unwrap(), log.next_index());
+        assert!(left >= promised, "seed {seed}: {promised} entries promised, {left} left");
+        assert!(applied <= signed, "seed {seed}: {applied} in the index, {signed} signed");
+        blocks_seen += applied / BLOCK_ENTRIES;
+    }
+    assert!(blocks_seen > 24, "only {blocks_seen} blocks reached an index: the test tests little");
+}
+
+/// Submits one batch of 1,000 after the other until the log fails; the entries promised before.
+fn fill_until_it_fails(writer: &Writer, released: &Released, first: u64) -> u64 {
+    let mut entries = first;
+    for number in 0.. {
+        let taken = writer.submit(BatchId { shard: 2, number }, batch(entries, 1_000));
+        let released = released.recv_timeout(Duration::from_secs(20));
+        match (taken, released) {
+            (Ok(()), Ok(Ok(_))) => entries += 1_000,
+            (_, Ok(Err(_)) | Err(_)) | (Err(_), _) => break,
+        }
+    }
+    entries
 }
 
 /// The indices that a scan of everything finds.
