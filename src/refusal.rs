@@ -71,6 +71,12 @@ pub enum Refusal {
     PayloadEarly,
     /// The payload has no time where its schema looks for one.
     PayloadUndated,
+    /// The payload's number was used before, or is too far back to tell.
+    PayloadReplayed,
+    /// The payload's number was used before by another payload.
+    PayloadConflicting,
+    /// The payload has no number where its schema looks for one.
+    PayloadUnnumbered,
     /// The store of retained messages is full.
     RetainedFull,
     /// The Authentication Method is not supported.
@@ -115,6 +121,9 @@ impl Refusal {
             Self::PayloadLate => ("payload.late", R::ImplementationSpecificError),
             Self::PayloadEarly => ("payload.early", R::ImplementationSpecificError),
             Self::PayloadUndated => ("payload.undated", R::ImplementationSpecificError),
+            Self::PayloadReplayed => ("payload.replayed", R::ImplementationSpecificError),
+            Self::PayloadConflicting => ("payload.conflict", R::ImplementationSpecificError),
+            Self::PayloadUnnumbered => ("payload.unnumbered", R::ImplementationSpecificError),
             Self::RetainedFull => ("retained.full", R::QuotaExceeded),
             Self::AuthenticationMethod => ("auth.method", R::BadAuthenticationMethod),
             Self::Token(token) => (token.name(), R::NotAuthorized),

@@ -59,7 +59,7 @@ pub struct Counters {
     pub publishes_recorded: u64,
     /// … that went to a quarantine topic.
     pub publishes_quarantined: u64,
-    /// … that went on with a flag: not fresh by their own time or number.
+    /// … that went on with a flag in their entry, for their own time or number.
     pub publishes_flagged: u64,
     /// QoS 2 resends that were recognised.
     pub publishes_duplicate: u64,

@@ -60,6 +60,7 @@ use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::mqtt::{ClientId, Packet};
 use crate::routing::{Interest, Retained, SessionKey, SubscriptionTree};
+use crate::schema::Sequences;
 use crate::session::{Arrival, Phase, Timers, Verdict};
 use crate::time::{Instant, Now};
 
@@ -90,6 +91,8 @@ pub struct Broker {
     sys: sys::Sys,
     timers: Timers<ConnectionId, SessionKey>,
     refusals: record::RefusalCounts,
+    /// Which numbers of payloads were seen.
+    sequences: Sequences,
     /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
     /// Sessions that the log tells of.
@@ -132,6 +135,7 @@ impl Broker {
             sys: sys::Sys::default(),
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
+            sequences: settings.schemas.sequences(&settings.seed),
             queued: (0, 0),
             durable_sessions: 0,
             releasing: 0,

@@ -161,7 +161,7 @@ impl Broker {
             }
         };
         self.counters.publishes_admitted += 1;
-        match self.settings.schemas.check(admitted, now.unix) {
+        match self.settings.schemas.check(admitted, now.unix, &mut self.sequences) {
             Ok(conforming) => {
                 if conforming.freshness().flags().next().is_some() {
                     self.counters.publishes_flagged += 1;

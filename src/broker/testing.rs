@@ -49,6 +49,10 @@ subscribe = ["plant/#", "$quarantine/#"]
 const REGISTRY: &str = r#"
 version = 1
 
+[defaults]
+sequences_max = 5
+sequences_per_device_max = 3
+
 [[schema]]
 id = "telemetry"
 filter = "plant/+/telemetry/#"
@@ -60,6 +64,18 @@ id = "odd"
 filter = "plant/+/telemetry/odd"
 file = "telemetry.schema.json"
 on_failure = "quarantine"
+
+[[schema]]
+id = "counted"
+filter = "plant/+/telemetry/counted/+"
+file = "telemetry.schema.json"
+sequence = { pointer = "/t", window = 8 }
+
+[[schema]]
+id = "strict"
+filter = "plant/+/telemetry/strict/+"
+file = "telemetry.schema.json"
+sequence = { pointer = "/t", window = 8, on_failure = "refuse" }
 "#;
 
 const SCHEMA: &str = r#"{"type":"object","required":["t"],"properties":{"t":{"type":"number"}}}"#;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Freshness, OnFailure, Schema, Schemas, json};
+use super::fresh::Looked;
+use super::{Freshness, OnFailure, Schema, Schemas, Sequences, json};
 use crate::limits::Admitted;
 use crate::mqtt::TopicName;
 use crate::policy::PayloadRule;
@@ -71,7 +72,7 @@ impl Conforming {
 
 impl Schemas {
     /// Holds the payload of a message that came at `now` against what the rule that permits it asks
-    /// for.
+    /// for. Its number, if it states one, is looked for in `sequences`, and entered.
     ///
     /// # Errors
     /// The message, and why it is refused.
@@ -79,8 +80,9 @@ impl Schemas {
         &self,
         admitted: Admitted,
         now: UnixNanos,
+        sequences: &mut Sequences,
     ) -> Result<Conforming, (Admitted, Refused)> {
-        self.check_as(admitted, Some(now))
+        self.check_as(admitted, Some((now, sequences)))
     }
 
     /// As [`Self::check`], for a Will, of which nobody can ask that it be fresh.
@@ -94,10 +96,10 @@ impl Schemas {
     fn check_as(
         &self,
         admitted: Admitted,
-        now: Option<UnixNanos>,
+        fresh: Option<(UnixNanos, &mut Sequences)>,
     ) -> Result<Conforming, (Admitted, Refused)> {
         let authorized = admitted.authorized();
-        match self.judge(authorized.received(), authorized.payload_rule(), now) {
+        match self.judge(authorized.received(), authorized.payload_rule(), fresh) {
             Ok((outcome, freshness)) => Ok(Conforming { admitted, outcome, freshness }),
             Err(refused) => Err((admitted, refused)),
         }
@@ -107,7 +109,7 @@ impl Schemas {
         &self,
         received: &Received,
         rule: PayloadRule,
-        now: Option<UnixNanos>,
+        fresh: Option<(UnixNanos, &mut Sequences)>,
     ) -> Result<(Outcome, Freshness), Refused> {
         let publish = received.publish();
         let payload = &publish.payload;
@@ -121,7 +123,7 @@ impl Schemas {
             return Err(Refusal::PayloadNotUtf8.into());
         }
         let outcome = match rule {
-            PayloadRule::Schema => return self.judge_by_schema(received, now),
+            PayloadRule::Schema => return self.judge_by_schema(received, fresh),
             PayloadRule::None => Outcome::Unchecked,
             PayloadRule::Opaque => Outcome::Opaque,
         };
@@ -136,7 +138,7 @@ impl Schemas {
     fn judge_by_schema(
         &self,
         received: &Received,
-        now: Option<UnixNanos>,
+        fresh: Option<(UnixNanos, &mut Sequences)>,
     ) -> Result<(Outcome, Freshness), Refused> {
         let topic = received.topic().as_str();
         let schema = self.find(topic).ok_or(Refusal::NoSchema)?;
@@ -152,10 +154,13 @@ impl Schemas {
         }
         let (refusal, detail) = match schema.hold(payload) {
             Ok(value) => {
-                let judged = now.map(|now| schema.fresh.judge(&value, now)).transpose();
-                let freshness = judged.map_err(|(refusal, detail)| by(refusal, detail))?;
-                let outcome = Outcome::Conforms { schema: Arc::clone(&schema.id) };
-                return Ok((outcome, freshness.unwrap_or_default()));
+                let freshness = match fresh {
+                    None => Freshness::default(),
+                    Some((now, sequences)) => schema
+                        .judge_freshness(&value, received, now, sequences)
+                        .map_err(|(refusal, detail)| by(refusal, detail))?,
+                };
+                return Ok((Outcome::Conforms { schema: Arc::clone(&schema.id) }, freshness));
             }
             Err(why) => why,
         };
@@ -176,6 +181,29 @@ impl Schemas {
 }
 
 impl Schema {
+    fn judge_freshness(
+        &self,
+        value: &Value,
+        received: &Received,
+        now: UnixNanos,
+        sequences: &mut Sequences,
+    ) -> Result<Freshness, (Refusal, Box<str>)> {
+        let (publish, identity) = (received.publish(), received.author().identity());
+        let who = match self.fresh.has_sequence() {
+            true => format!("{}/{}", identity.role().as_str(), identity.name()),
+            false => String::new(),
+        };
+        let looked = Looked {
+            value,
+            payload: &publish.payload,
+            who: &who,
+            topic: received.topic().as_str(),
+            dup: publish.dup,
+            now,
+        };
+        self.fresh.judge(&looked, sequences)
+    }
+
     fn hold(&self, payload: &[u8]) -> Result<Value, (Refusal, Box<str>)> {
         let value = json::read(payload, &self.bounds)?;
         // Asking whether is much cheaper than asking why, and nearly always enough.

@@ -29,6 +29,13 @@
 //! `future` (30s) is `early`, no time there is `undated`. `on_failure` is `flag` (the entry says so,
 //! the message goes on) or `refuse`.
 //!
+//! `sequence = { pointer = "/seq", window = 64, on_failure = "flag" }` says where a payload states its
+//! number, counted up by its device for each topic. `gap`, `first` and `resend` are flagged and never
+//! refused; `replay` (seen before, or further behind the highest than `window`), `conflict` (seen
+//! before, with another payload) and `unnumbered` are flagged or refused. `[defaults] sequences_max`
+//! (65,536) bounds the topics whose numbers are remembered, `sequences_per_device_max` (64) those of
+//! one device.
+//!
 //! What is refused rather than quarantined, whatever the schema says: a payload over its bytes, and
 //! one that contradicts its own Payload Format Indicator. The empty payload that clears a retained
 //! message has no schema: clearing is a permission of the policy.
@@ -48,7 +55,7 @@ use std::sync::Arc;
 use jsonschema::Validator;
 
 pub use check::{Conforming, Outcome};
-pub use fresh::{Flag, Freshness};
+pub use fresh::{Flag, Freshness, SequenceBounds, Sequences, StoredWindow};
 pub use problem::{SchemaError, SchemaProblem};
 
 use crate::identity::Grants;
@@ -64,6 +71,7 @@ pub const SCHEMA_FILE_BYTES_MAX: usize = 1 << 20;
 pub struct Schemas {
     hash: [u8; 32],
     unchecked_bytes_max: usize,
+    sequence_bounds: SequenceBounds,
     schemas: Vec<Schema>,
     by_topic: Trie<usize>,
 }
@@ -103,6 +111,26 @@ impl Schemas {
     /// SHA-256 over the registry and its files, for the log.
     pub fn hash(&self) -> [u8; 32] {
         self.hash
+    }
+
+    /// A table for the numbers of payloads, with nothing in it. `seed` is of this start, and secret.
+    pub fn sequences(&self, seed: &[u8; 32]) -> Sequences {
+        Sequences::new(self.sequence_bounds, seed)
+    }
+
+    /// Enters a number that an entry of the log tells of, of a message of `who` (`role/name`) on
+    /// `topic`; nothing if no schema asks for it any more. `payload` may be erased.
+    pub fn enter_again(
+        &self,
+        who: &str,
+        topic: &str,
+        number: u64,
+        payload: Option<&[u8]>,
+        sequences: &mut Sequences,
+    ) {
+        if let Some(schema) = self.find(topic).filter(|schema| schema.fresh.has_sequence()) {
+            schema.fresh.enter_again((who, topic), number, payload, sequences);
+        }
     }
 
     /// How many schemas it has.

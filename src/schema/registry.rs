@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::compile::compile;
 use super::json::Bounds;
 use super::problem::{SchemaError, SchemaProblem};
-use super::{OnFailure, SCHEMAS_MAX, Schema, Schemas, fresh};
+use super::{OnFailure, SCHEMAS_MAX, Schema, Schemas, SequenceBounds, fresh};
 use crate::policy::{Pattern, Trie};
 use crate::source::{Fields, Problems, named};
 
@@ -29,6 +29,7 @@ const FIELDS: &[&str] = &[
     "sensitive",
     "reject_markup",
     "time",
+    "sequence",
 ];
 
 /// What one `[[schema]]` says, before its file is read.
@@ -55,6 +56,7 @@ pub(super) fn read<E: Display>(
     let mut schemas = Schemas {
         hash: [0; 32],
         unchecked_bytes_max: 65_536,
+        sequence_bounds: SequenceBounds::default(),
         schemas: Vec::new(),
         by_topic: Trie::default(),
     };
@@ -64,11 +66,12 @@ pub(super) fn read<E: Display>(
         let file = Fields::new(table.get_ref(), 0..0, "the registry", TABLES, &mut problems);
         file.integer("version", 1..=1, &mut problems);
         if let Some((table, span)) = file.table("defaults", &mut problems) {
-            let known = &["unchecked_bytes_max"];
+            let known = &["unchecked_bytes_max", "sequences_max", "sequences_per_device_max"];
             let defaults = Fields::new(table, span, "[defaults]", known, &mut problems);
             if let Some(max) = bytes(&defaults, "unchecked_bytes_max", &mut problems) {
                 schemas.unchecked_bytes_max = max;
             }
+            schemas.sequence_bounds = fresh::read_bounds(&defaults, &mut problems);
         }
         let mut taken = HashMap::new();
         for (index, (table, span)) in file.tables("schema", &mut problems).into_iter().enumerate() {
@@ -118,7 +121,7 @@ fn read_entry<'t>(
         reject_markup: fields.boolean("reject_markup", problems).unwrap_or(false),
     };
     let sensitive = read_sensitive(&fields, problems);
-    let fresh = fresh::Rules { time: fresh::read_time(&fields, problems) };
+    let fresh = fresh::read_rules(&fields, problems);
     let id = fields.string("id", problems);
     let filter = fields.string("filter", problems);
     let file = fields.string("file", problems);

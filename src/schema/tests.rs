@@ -43,19 +43,25 @@ struct Sent<'a> {
     retain: bool,
     says_utf8: Option<bool>,
     rule: &'a str,
+    dup: bool,
 }
 
 const SENT: Sent<'_> =
-    Sent { topic: "t", payload: b"", retain: false, says_utf8: None, rule: "required" };
+    Sent { topic: "t", payload: b"", retain: false, says_utf8: None, rule: "required", dup: false };
 
 /// When every message of these tests comes.
 const NOW: UnixNanos = UnixNanos::from_seconds(1_764_000_000);
 
 fn check(schemas: &Schemas, sent: Sent<'_>) -> Result<Outcome, Refused> {
-    walk(schemas, sent).map(|conforming| conforming.outcome().clone())
+    let mut sequences = schemas.sequences(&[0; 32]);
+    walk(schemas, sent, &mut sequences).map(|conforming| conforming.outcome().clone())
 }
 
-fn walk(schemas: &Schemas, sent: Sent<'_>) -> Result<Conforming, Refused> {
+fn walk(
+    schemas: &Schemas,
+    sent: Sent<'_>,
+    sequences: &mut Sequences,
+) -> Result<Conforming, Refused> {
     let rules = format!(
         "version=1\n[[permit]]\nid='a'\nwho=['device']\npublish=['#']\nretain=true\n\
          clear_retained=true\nschema='{}'",
@@ -67,7 +73,7 @@ fn walk(schemas: &Schemas, sent: Sent<'_>) -> Result<Conforming, Refused> {
     let properties =
         PublishProperties { payload_is_utf8: sent.says_utf8, ..PublishProperties::default() };
     let publish = Publish {
-        dup: false,
+        dup: sent.dup,
         qos: QoS::AtLeastOnce,
         retain: sent.retain,
         topic: Some(topic.clone()),
@@ -77,7 +83,8 @@ fn walk(schemas: &Schemas, sent: Sent<'_>) -> Result<Conforming, Refused> {
     };
     let received = Received::new(author, topic, Box::new(publish));
     let authorized = Policy::parse("p", &rules).unwrap().authorize(received).unwrap();
-    schemas.check(Admitted::for_will(authorized), NOW).map_err(|(_, refused)| refused)
+    let checked = schemas.check(Admitted::for_will(authorized), NOW, sequences);
+    checked.map_err(|(_, refused)| refused)
 }
 
 fn refusal(schemas: &Schemas, payload: &[u8]) -> Option<Refusal> {
@@ -332,7 +339,15 @@ fn problems_have_a_file_a_line_and_a_fix() {
 
 /// What is flagged, or why it is refused, when a payload comes at [`NOW`].
 fn freshness(schemas: &Schemas, payload: &str) -> String {
-    match walk(schemas, Sent { payload: payload.as_bytes(), ..SENT }) {
+    say_freshness(walk(
+        schemas,
+        Sent { payload: payload.as_bytes(), ..SENT },
+        &mut schemas.sequences(&[0; 32]),
+    ))
+}
+
+fn say_freshness(judged: Result<Conforming, Refused>) -> String {
+    match judged {
         Ok(conforming) => {
             let flags: Vec<_> = conforming.freshness().flags().map(Flag::as_str).collect();
             format!("goes on, flags: {}", flags.join(" "))
@@ -362,6 +377,51 @@ fn a_payload_is_fresh_by_its_own_time_or_flagged_or_refused_as_its_schema_says()
 }
 
 #[test]
+fn numbers_are_flagged_or_refused_as_their_schema_says() {
+    let flags = one("sequence = {pointer = '/n', window = 2}", "true").unwrap();
+    let refuses = "sequence = {pointer = '/n', window = 2, on_failure = 'refuse'}";
+    let refuses = one(refuses, "true").unwrap();
+    let (mut of_flags, mut of_refuses) = (flags.sequences(&[0; 32]), refuses.sequences(&[0; 32]));
+    let mut table = String::new();
+    for (payload, dup) in [
+        (r#"{"n": 7}"#, false),
+        (r#"{"n": 8}"#, false),
+        (r#"{"n": 8}"#, true),
+        (r#"{"n": 8}"#, false),
+        (r#"{"n": 8 }"#, true),
+        (r#"{"n": 6}"#, false),
+        (r#"{"n": 11}"#, false),
+        (r#"{"n": 10}"#, false),
+        (r#"{"n": 9}"#, false),
+        (r#"{"n": "12"}"#, false),
+        (r#"{"n": -1}"#, false),
+        (r#"{"n": 12.0}"#, false),
+    ] {
+        let sent = || Sent { payload: payload.as_bytes(), dup, ..SENT };
+        let flagged = walk(&flags, sent(), &mut of_flags);
+        let missing = flagged.as_ref().map_or(0, |message| message.freshness().missing());
+        let refused = say_freshness(walk(&refuses, sent(), &mut of_refuses));
+        let flagged = say_freshness(flagged);
+        table
+            .push_str(&format!("{payload} dup {dup} | {flagged}, {missing} missing | {refused}\n"));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn a_message_that_is_refused_for_its_time_uses_no_number() {
+    let fields = "time = {pointer='/t', unit='s', on_failure='refuse'}\nsequence = {pointer='/n'}";
+    let schemas = one(fields, "true").unwrap();
+    let mut sequences = schemas.sequences(&[0; 32]);
+    let late = br#"{"t": 1, "n": 5}"#;
+    assert!(walk(&schemas, Sent { payload: late, ..SENT }, &mut sequences).is_err());
+    assert!(sequences.is_empty());
+    let fresh = br#"{"t": 1764000000, "n": 5}"#;
+    let said = say_freshness(walk(&schemas, Sent { payload: fresh, ..SENT }, &mut sequences));
+    assert_eq!((said.as_str(), sequences.len()), ("goes on, flags: first", 1));
+}
+
+#[test]
 fn a_payload_that_fails_its_schema_is_not_asked_for_its_time() {
     let fields = "on_failure = 'quarantine'\ntime = {pointer='/t', unit='s', on_failure='refuse'}";
     let schemas = one(fields, r#"{"type": "object", "required": ["x"]}"#).unwrap();
@@ -376,10 +436,16 @@ fn what_a_schema_says_of_freshness_wrongly_has_a_line_and_a_fix() {
         "time = {pointer = 'at', past = '10 parsecs', future = '367d', on_failure = 'x'}\n";
     insta::assert_snapshot!(wrong(fields, "true"));
     insta::assert_snapshot!(wrong("time = 5", "true"));
+    let sequence = "sequence = {pointer = '', window = 65, on_failure = 'quarantine', per = 'x'}";
+    insta::assert_snapshot!("sequence", wrong(sequence, "true"));
+    let bounds = "[defaults]\nsequences_max = 0\nsequences_per_device_max = 16777217";
+    let error = Schemas::parse("r", bounds, shipped_file).unwrap_err().plain();
+    insta::assert_snapshot!("sequence_bounds", error);
     insta::assert_snapshot!(wrong("time = {unit = 'h', since = 1, past = 10}", "true"));
     assert!(
         one("time = {pointer = '/t', unit = 's', past = '366d', future = '1ms'}", "true").is_ok()
     );
+    assert!(one("sequence = {pointer = '/n', window = 64}", "true").is_ok());
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 
         ("publishes_conforming", "PUBLISH packets satisfying schemas", c.publishes_conforming),
         ("publishes_recorded", "PUBLISH packets on disk", c.publishes_recorded),
         ("publishes_quarantined", "PUBLISH packets quarantined", c.publishes_quarantined),
-        ("publishes_flagged", "PUBLISH packets not fresh, and accepted", c.publishes_flagged),
+        ("publishes_flagged", "PUBLISH packets accepted with a flag", c.publishes_flagged),
         ("publishes_duplicate", "QoS 2 resends recognised", c.publishes_duplicate),
         ("deliveries", "Copies handed to connections", c.deliveries),
         ("deliveries_dropped", "Copies dropped at a bound", c.deliveries_dropped),

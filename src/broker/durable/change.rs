@@ -27,6 +27,7 @@ use crate::mqtt::{
     encode_forwarded,
 };
 use crate::routing::{SessionKey, Subscription};
+use crate::schema::StoredWindow;
 use crate::session::Author;
 use crate::time::UnixNanos;
 
@@ -110,6 +111,8 @@ pub(crate) enum Change {
     Unreadable { key: SessionKey, packet_id: PacketId },
     /// A message that stands nowhere else, and that a record may name, since this entry.
     Nameable { index: u64, since: u64 },
+    /// Numbers that payloads of one topic of one device stated.
+    Numbered(StoredWindow),
 }
 
 /// What a CONNECT does to sessions.
@@ -249,6 +252,12 @@ impl Change {
                     write_id(w, *key, *packet_id);
                 }
             }
+            Self::Numbered(StoredWindow { who, topic, highest, seen }) => {
+                w.text(who);
+                w.text(topic);
+                w.number(*highest);
+                w.number(*seen);
+            }
             Self::Nameable { index, since } => {
                 w.number(*index);
                 w.number(*since);
@@ -312,6 +321,7 @@ impl Change {
             Self::Unassigned { .. } => 40,
             Self::Unreadable { .. } => 41,
             Self::Nameable { .. } => 42,
+            Self::Numbered(_) => 43,
         }
     }
 
@@ -408,6 +418,11 @@ impl Change {
             }
             41 => Self::Unreadable { key: key(r)?, packet_id: packet_id(r)? },
             42 => Self::Nameable { index: r.number()?, since: r.number()? },
+            43 => {
+                let (who, topic) = (r.text()?.into(), r.text()?.into());
+                let (highest, seen) = (r.number()?, r.number().filter(|seen| seen & 1 > 0)?);
+                Self::Numbered(StoredWindow { who, topic, highest, seen })
+            }
             _ => return None,
         })
     }

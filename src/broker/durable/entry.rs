@@ -19,6 +19,9 @@ pub(super) struct Fields<'a> {
     /// Running number within the connection; a Will has none.
     #[serde(default)]
     pub(super) n: Option<u64>,
+    /// `role/name` of its author.
+    #[serde(borrow, default)]
+    pub(super) who: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) topic: Cow<'a, str>,
     #[serde(default)]
@@ -27,6 +30,9 @@ pub(super) struct Fields<'a> {
     pub(super) retain: bool,
     #[serde(default)]
     pub(super) pid: Option<u16>,
+    /// The number that its payload states, if its schema asked for one.
+    #[serde(default)]
+    pub(super) pseq: Option<u64>,
     /// Where a message goes that did not conform.
     #[serde(borrow, default)]
     pub(super) quarantine: Option<Cow<'a, str>>,

@@ -61,6 +61,7 @@ pub(super) fn image(broker: &Broker, recovering: &Recovering, put: &mut dyn FnMu
     for (message, since) in recovering.nameable.iter() {
         put(Change::Nameable { index: message.index(), since });
     }
+    broker.sequences.stored().for_each(|window| put(Change::Numbered(window)));
     let (index, next_session) = (recovering.position, broker.next_session);
     put(Change::Position { index, next_session });
 }
@@ -229,6 +230,7 @@ impl Replay {
                     recovering.nameable.keep(&message, since);
                 }
             }
+            Change::Numbered(window) => self.broker.sequences.restore(window),
             Change::Unreadable { key, packet_id } => {
                 self.recovering().unreadable.entry(key).or_default().insert(packet_id);
             }

@@ -22,6 +22,8 @@ use crate::time::{Instant, Now, UnixNanos};
 
 /// How every entry of a retained message says so. Texts of clients are escaped.
 const RETAIN_FIELD: &[u8] = br#""retain":true"#;
+/// How an entry says that its payload has a number. Likewise.
+const NUMBER_FIELD: &[u8] = br#","pseq":"#;
 
 /// What stands beside a record: payload and properties.
 pub type LogBody<'a> = Option<(&'a [u8], &'a [u8])>;
@@ -122,6 +124,9 @@ impl Replay {
 
     fn entry(&mut self, record: LogRecord<'_>) -> Result<(), BadRecord> {
         let Some(kind) = entry_type(record.head) else { return Ok(()) };
+        if kind == EntryType::Publish {
+            self.number(&record)?;
+        }
         match kind {
             EntryType::Start => {
                 let at = UnixNanos::new(Fields::read(record.head)?.t);
@@ -132,6 +137,20 @@ impl Replay {
             EntryType::Publish | EntryType::PublishRefused
                 if record.body.is_none() || self.is_nobodys(record.head) => {}
             _ => self.message(kind, record)?,
+        }
+        Ok(())
+    }
+
+    /// The number that a payload states was seen.
+    fn number(&mut self, record: &LogRecord<'_>) -> Result<(), BadRecord> {
+        if memmem::find(record.head, NUMBER_FIELD).is_none() {
+            return Ok(());
+        }
+        let fields = Fields::read(record.head)?;
+        let Broker { settings, sequences, .. } = &mut self.broker;
+        if let Some(number) = fields.pseq {
+            let payload = record.body.map(|(payload, _properties)| payload);
+            settings.schemas.enter_again(&fields.who, &fields.topic, number, payload, sequences);
         }
         Ok(())
     }

@@ -90,6 +90,7 @@ struct History {
     random: ChaCha12Rng,
     clients: Map<usize, ConnectionId>,
     next_id: u16,
+    next_number: u64,
 }
 
 impl History {
@@ -97,7 +98,7 @@ impl History {
         let mut rig = Rig::with(bounds, generous());
         rig.restart_at(base());
         let random = ChaCha12Rng::seed_from_u64(seed);
-        Self { rig, random, clients: Map::default(), next_id: 0 }
+        Self { rig, random, clients: Map::default(), next_id: 0, next_number: 0 }
     }
 
     fn below(&mut self, bound: u32) -> u32 {
@@ -160,6 +161,9 @@ impl History {
 
     fn publish(&mut self, id: ConnectionId, name: &str) {
         let name = name.rsplit('/').next().unwrap();
+        if self.below(4) == 0 {
+            return self.publish_numbered(id, name);
+        }
         let topic = format!("plant/{name}/sealed/{}", self.below(3));
         self.next_id = self.next_id % 40 + 1;
         let qos = QoS::from_bits(self.below(3) as u8).unwrap();
@@ -172,6 +176,19 @@ impl History {
         if qos == QoS::ExactlyOnce && self.below(3) > 0 {
             self.rig.packet(id, Packet::PubRel(ack(self.next_id)));
         }
+    }
+
+    /// Publishes a payload with a number: the next one, or one that was skipped, or used before.
+    fn publish_numbered(&mut self, id: ConnectionId, name: &str) {
+        let kind = ["counted", "strict"][self.below(2) as usize];
+        let topic = format!("plant/{name}/telemetry/{kind}/{}", self.below(3));
+        self.next_number += u64::from(self.below(3));
+        let number = self.next_number - u64::from(self.below(12)).min(self.next_number);
+        let payload = format!("{{\"t\":{number}{}}}", " ".repeat(self.below(2) as usize));
+        self.next_id = self.next_id % 40 + 1;
+        let mut publish = message(&topic, &payload, QoS::AtLeastOnce, self.next_id);
+        publish.dup = self.below(3) == 0;
+        self.rig.packet(id, Packet::Publish(Box::new(publish)));
     }
 
     /// Acknowledges most of what came.
@@ -222,7 +239,7 @@ fn replay_comes_to_the_state_of_the_broker() {
 
 #[test]
 fn a_replay_from_an_image_is_the_replay_of_everything() {
-    let mut nameable = 0;
+    let (mut nameable, mut numbered) = (0, 0);
     for seed in 100..130 {
         println!("seed {seed}");
         // Every other one with queues that are full again and again.
@@ -238,6 +255,7 @@ fn a_replay_from_an_image_is_the_replay_of_everything() {
             let mut first = empty(bounds);
             apply(&mut first, before);
             let snapshot = image_bytes(&first);
+            numbered += first.broker.sequences.len();
             nameable += first.recovering().nameable.iter().count();
             let mut second = empty(bounds);
             for (head, body) in &snapshot {
@@ -251,6 +269,7 @@ fn a_replay_from_an_image_is_the_replay_of_everything() {
             assert_eq!(image_bytes(&second), image_bytes(&whole));
         }
     }
+    assert!(numbered > 200, "only {numbered} windows of numbers");
     assert!(nameable > 100, "only {nameable}: the test tests little of what is kept");
 }
 

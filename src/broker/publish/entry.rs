@@ -107,7 +107,15 @@ fn accepted_fields<'a>(
         Some(props) => entry.hash("props", props),
         None => entry,
     };
-    entry.words("flags", conforming.freshness().flags().map(Flag::as_str))
+    let freshness = conforming.freshness();
+    let mut entry = entry.words("flags", freshness.flags().map(Flag::as_str));
+    if let Some(number) = freshness.number() {
+        entry = entry.number("pseq", number);
+    }
+    if freshness.missing() > 0 {
+        entry = entry.number("missing", freshness.missing());
+    }
+    entry
 }
 
 /// The fields that say what was published; the payload itself only by its length. Of the topic as

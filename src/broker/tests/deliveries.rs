@@ -221,7 +221,7 @@ fn ten_thousand_retained_messages_leave_as_fast_as_they_are_taken() {
         let received = crate::session::Received::new(author, topic, Box::new(publish));
         let authorized = rig.broker.settings.policy.authorize(received).unwrap();
         let admitted = crate::limits::Admitted::for_will(authorized);
-        let conforming = rig.broker.settings.schemas.check(admitted, rig.now.unix).unwrap();
+        let conforming = rig.broker.settings.schemas.check_will(admitted).unwrap();
         let synced = Synced::assertion(BatchId { shard: 9, number: at }, 0);
         let recorded = crate::evidence::Recorded::new(conforming, 0, &synced);
         let message = crate::routing::Message::new(&recorded, None, Instant::ZERO, 1_000_000);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::OnStale;
+use super::sequence::{SequenceBounds, SequenceRule, WINDOW_MAX};
 use super::time::{TimeRule, Unit};
+use super::{OnStale, Rules};
 use crate::schema::problem::SchemaProblem;
 use crate::source::{Fields, Problems};
 
@@ -17,8 +18,41 @@ const PAST: Duration = Duration::from_secs(600);
 const FUTURE: Duration = Duration::from_secs(30);
 const ON_FAILURE: [(&str, OnStale); 2] = [("flag", OnStale::Flag), ("refuse", OnStale::Refuse)];
 
+/// What one `[[schema]]` asks for.
+pub(in crate::schema) fn read_rules(schema: &Fields<'_>, problems: &mut Found) -> Rules {
+    Rules { time: read_time(schema, problems), sequence: read_sequence(schema, problems) }
+}
+
+/// The bounds in `[defaults]`.
+pub(in crate::schema) fn read_bounds(
+    defaults: &Fields<'_>,
+    problems: &mut Found,
+) -> SequenceBounds {
+    let mut bounds = SequenceBounds::default();
+    let read = |field, problems: &mut Found| {
+        defaults.integer(field, 1..=1 << 24, problems).and_then(|n| usize::try_from(n).ok())
+    };
+    if let Some(max) = read("sequences_max", problems) {
+        bounds.topics_max = max;
+    }
+    if let Some(max) = read("sequences_per_device_max", problems) {
+        bounds.device_topics_max = max;
+    }
+    bounds
+}
+
+/// The table `sequence` of a schema.
+fn read_sequence(schema: &Fields<'_>, problems: &mut Found) -> Option<SequenceRule> {
+    const KNOWN: &[&str] = &["pointer", "window", "on_failure"];
+    let (table, span) = schema.table("sequence", problems)?;
+    let fields = Fields::new(table, span, "`sequence`", KNOWN, problems);
+    let window = fields.integer("window", 1..=WINDOW_MAX, problems).unwrap_or(WINDOW_MAX);
+    let on_failure = fields.choice("on_failure", &ON_FAILURE, problems).unwrap_or(OnStale::Flag);
+    Some(SequenceRule { pointer: read_pointer(&fields, problems)?, window, on_failure })
+}
+
 /// The table `time` of a schema.
-pub(in crate::schema) fn read_time(schema: &Fields<'_>, problems: &mut Found) -> Option<TimeRule> {
+fn read_time(schema: &Fields<'_>, problems: &mut Found) -> Option<TimeRule> {
     const KNOWN: &[&str] = &["pointer", "unit", "past", "future", "on_failure"];
     const UNITS: [(&str, Unit); 5] = [
         ("s", Unit::Seconds),

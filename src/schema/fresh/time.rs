@@ -12,7 +12,7 @@ use crate::time::UnixNanos;
 
 /// Where the time stands, and how far from the broker's clock it may be.
 #[derive(Clone, Debug)]
-pub(in crate::schema) struct TimeRule {
+pub(super) struct TimeRule {
     pub(super) pointer: String,
     pub(super) unit: Unit,
     /// How old a message may be.
@@ -46,9 +46,9 @@ impl TimeRule {
             Some(at) if at.since(now) > self.future => Flag::Early,
             Some(_) => return Ok(None),
         };
-        match self.on_failure {
-            OnStale::Flag => Ok(Some(flag)),
-            OnStale::Refuse => Err((flag.refusal(), self.detail(flag))),
+        match (self.on_failure, flag.refusal()) {
+            (OnStale::Refuse, Some(refusal)) => Err((refusal, self.detail(flag))),
+            (OnStale::Refuse | OnStale::Flag, _) => Ok(Some(flag)),
         }
     }
 

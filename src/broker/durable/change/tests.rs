@@ -308,6 +308,12 @@ fn any_of_snapshot() -> impl Strategy<Value = Change> {
             |(index, group, since, sent)| Change::Unassigned { index, group, since, sent }
         ),
         (any::<u64>(), any::<u64>()).prop_map(|(index, since)| Change::Nameable { index, since }),
+        ("[a-z]{1,9}", "[a-z/]{1,9}", any::<u64>(), any::<u64>()).prop_map(
+            |(who, topic, highest, seen)| {
+                let (who, topic) = (who.into(), topic.into());
+                Change::Numbered(StoredWindow { who, topic, highest, seen: seen | 1 })
+            }
+        ),
     ]
 }
 
