@@ -143,6 +143,7 @@ fn settings() -> Outcome<Settings> {
     limits.default.bytes_burst = 1_000_000_000;
     Ok(Settings {
         tokens: Arc::new(TokenKeys::none()),
+        privacy: avow::evidence::Privacy::PLAIN,
         about: Default::default(),
         node: "plant".into(),
         shard: 0,

@@ -119,6 +119,7 @@ fn settings(life: u8) -> Settings {
         schemas: Arc::clone(schemas),
         tokens: Arc::clone(tokens),
         limits,
+        privacy: avow::evidence::Privacy::PLAIN,
         about: About { sys_interval_seconds: 0, server_reference: None },
         config_sha256: [0; 32],
         seed: [life; 32],

@@ -12,8 +12,8 @@ use super::credential::{Credential, certificate_fields, token_fields};
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
 use super::output::EventKind;
-use super::record::{beginning, refusal_fields};
-use crate::evidence::{Decision, EntryType, EntryWriter};
+use super::record::{client_field, peer_field, refusal_fields};
+use crate::evidence::{Decision, EntryType, EntryWriter, Privacy};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, Connect, Packet, ProtocolVersion, ReasonCode,
 };
@@ -172,8 +172,9 @@ impl Broker {
         decision: &str,
     ) -> u64 {
         let Some(behind) = self.behind(id) else { return 0 };
+        let privacy = self.settings.privacy.clone();
         self.record(now, EntryType::Connect, decision, |entry| {
-            let entry = connect_fields(entry, author, &behind)
+            let entry = connect_fields(entry, author, &behind, &privacy)
                 .decision(Decision::Allow)
                 .flag("clean", connect.clean_start)
                 .number("keepalive", granted.keep_alive_seconds.into())
@@ -202,9 +203,10 @@ impl Broker {
         self.counters.connects_refused += 1;
         self.counters.refuse(refused.refusal);
         let Some(behind) = self.behind(id) else { return };
+        let privacy = self.settings.privacy.clone();
         let decision = self.decide();
         self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-            let entry = connect_fields(entry, author, &behind);
+            let entry = connect_fields(entry, author, &behind, &privacy);
             let entry = refusal_fields(entry, refused);
             certificate_entry(Self::will_fields(entry, connect.will.as_ref()), &behind)
         });
@@ -280,16 +282,18 @@ fn certificate_entry<'a>(entry: EntryWriter<'a>, behind: &Behind) -> EntryWriter
 }
 
 /// The facts of a connection, which later entries only point to.
-fn connect_fields<'a>(entry: EntryWriter<'a>, author: &Author, behind: &Behind) -> EntryWriter<'a> {
+fn connect_fields<'a>(
+    entry: EntryWriter<'a>,
+    author: &Author,
+    behind: &Behind,
+    privacy: &Privacy,
+) -> EntryWriter<'a> {
     let Behind { facts, credential, .. } = behind;
     let identity = author.identity();
-    let entry = entry
-        .who(identity)
-        .text("uri", identity.uri())
-        .text("trust", identity.issuer())
-        .text("client", beginning(author.client_id().as_str()))
-        .plain("proto", author.version().as_str())
-        .text("peer", &facts.peer.to_string())
+    let entry = entry.who(identity).text("uri", identity.uri()).text("trust", identity.issuer());
+    let entry = client_field(entry, privacy, author.client_id().as_str())
+        .plain("proto", author.version().as_str());
+    let entry = peer_field(entry, privacy, facts.peer.ip(), Some(facts.peer.port()))
         .plain("tls", facts.tls_version)
         .text("suite", &facts.tls_suite)
         .hash("exporter", &facts.exporter_sha256);

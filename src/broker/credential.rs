@@ -14,7 +14,7 @@ use super::durable::Change;
 use super::effect::Effect;
 use super::input::{Certified, ConnectionId};
 use super::output::EventKind;
-use super::record::{RefusalKey, beginning, refusal_fields};
+use super::record::{RefusalKey, client_field, peer_field, refusal_fields};
 use super::timeout::credential_check;
 use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::identity::{Grants, Identity, TokenFacts};
@@ -112,11 +112,12 @@ impl Broker {
         let decision = self.decide();
         let name = refused.refusal.name();
         if self.is_first_refusal(now, RefusalKey::Address(peer.ip(), name)) {
+            let privacy = self.settings.privacy.clone();
             self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-                refusal_fields(entry, refused)
-                    .text("client", beginning(connect.client_id.as_str()))
-                    .plain("proto", connect.version.as_str())
-                    .text("peer", &peer.to_string())
+                let entry = refusal_fields(entry, refused);
+                let entry = client_field(entry, &privacy, connect.client_id.as_str())
+                    .plain("proto", connect.version.as_str());
+                peer_field(entry, &privacy, peer.ip(), Some(peer.port()))
             });
         }
         self.tell(EventKind::ConnectRefused, &decision, id, None, Some(refused));

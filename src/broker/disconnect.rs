@@ -4,7 +4,7 @@ use super::Broker;
 use super::effect::Effect;
 use super::input::{CloseCause, ConnectionId};
 use super::output::EventKind;
-use super::record::RefusalKey;
+use super::record::{RefusalKey, peer_field};
 use crate::evidence::{Decision, EntryType, EntryWriter};
 use crate::mqtt::{Disconnect, DisconnectProperties, Packet, ReasonCode, Violation};
 use crate::session::{Phase, Timer};
@@ -142,12 +142,13 @@ impl Broker {
         }
         self.counters.connects_refused += 1;
         if self.is_first_refusal(now, RefusalKey::Address(peer, "mqtt.violation")) {
+            let privacy = self.settings.privacy.clone();
             self.record(now, EntryType::ConnectRefused, &decision, |entry| {
                 let entry = match &identity {
                     Some(identity) => entry.who(identity),
                     None => entry,
                 };
-                let entry = entry.text("peer", &peer.to_string());
+                let entry = peer_field(entry, &privacy, peer, None);
                 violation_fields(entry.decision(Decision::Deny), violation)
             });
         }

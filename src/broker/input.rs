@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::evidence::Synced;
+use crate::evidence::{PseudonymKey, Synced};
 use crate::identity::{CertificateFacts, CertificationPath, Identity};
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
 use crate::time::{Instant, UnixNanos};
@@ -141,6 +141,8 @@ pub enum Input {
         /// When the first came.
         since: UnixNanos,
     },
+    /// When pseudonyms are to be made with another key from now on.
+    PseudonymKey(Arc<PseudonymKey>),
     /// When an operator did something that must stand in the log.
     Administered(Administration),
     /// When the shell wants to stop: every session is told, a `stop` entry is written, and

@@ -181,6 +181,7 @@ impl Broker {
                 self.handle_handshake_refused(now, peer, reason);
             }
             Input::StartRefused { count, since } => self.record_start_refused(now, count, since),
+            Input::PseudonymKey(key) => self.settings.privacy.key = Some(key),
             Input::Administered(administration) => self.record_administration(now, administration),
             Input::Stop => self.stop(now),
         }

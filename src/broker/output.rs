@@ -1,6 +1,5 @@
 //! Everything a [`super::Broker`] can ask of the shell.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::input::ConnectionId;
@@ -74,10 +73,10 @@ pub struct Event {
     pub decision: String,
     /// Who, if anybody is known.
     pub identity: Option<Identity>,
-    /// Client Identifier, as the client sent it: escape before showing.
+    /// Client Identifier, as entries hold it, perhaps as the client sent it: escape before showing.
     pub client_id: Option<String>,
-    /// From where, if it concerns a connection.
-    pub peer: Option<IpAddr>,
+    /// From where, if it concerns a connection, as entries hold it.
+    pub peer: Option<String>,
     /// Topic Name or Topic Filter, as the client sent it: escape before showing.
     pub topic: Option<String>,
     /// Stable name of the reason.

@@ -1,6 +1,7 @@
 //! Writing entries: the fields that all entries of a connection share, and refusals that share
 //! one entry.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::connection::Connection;
 use super::effect::Effect;
 use super::input::{Administration, ConnectionId, SERVER_STARTING};
 use super::output::{Event, EventKind, Output};
-use crate::evidence::{Body, Decision, EntryType, EntryWriter, SALT_BYTES};
+use crate::evidence::{Body, Decision, EntryType, EntryWriter, Privacy, SALT_BYTES};
 use crate::identity::Identity;
 use crate::refusal::{Refusal, Refused};
 use crate::session::Timer;
@@ -148,15 +149,17 @@ impl Broker {
             return;
         }
         let decision = self.decide();
+        let privacy = self.settings.privacy.clone();
         self.record(now, EntryType::ConnectRefused, &decision, |entry| {
-            entry.decision(Decision::Deny).plain("why", reason).text("peer", &peer.ip().to_string())
+            let entry = entry.decision(Decision::Deny).plain("why", reason);
+            peer_field(entry, &privacy, peer.ip(), None)
         });
         self.outputs.push_back(Output::Event(Event {
             kind: EventKind::HandshakeRefused,
             decision,
             identity: None,
             client_id: None,
-            peer: Some(peer.ip()),
+            peer: privacy.peer(peer.ip(), None),
             topic: None,
             reason: Some(reason),
             by: None,
@@ -234,15 +237,16 @@ impl Broker {
             RefusalKey::Identity(..) => EntryType::PublishRefused,
             RefusalKey::Address(..) => EntryType::ConnectRefused,
         };
+        let privacy = self.settings.privacy.clone();
         self.record(now, kind, &decision, |entry| {
             let entry = match key {
                 RefusalKey::Identity(identity, refusal) => {
                     entry.who(identity).decision(Decision::Deny).plain("why", refusal.name())
                 }
-                RefusalKey::Address(address, reason) => entry
-                    .decision(Decision::Deny)
-                    .plain("why", reason)
-                    .text("peer", &address.to_string()),
+                RefusalKey::Address(address, reason) => {
+                    let entry = entry.decision(Decision::Deny).plain("why", reason);
+                    peer_field(entry, &privacy, *address, None)
+                }
             };
             entry.number("count", count.more).number("since", count.since.as_nanos())
         });
@@ -258,14 +262,16 @@ impl Broker {
         refused: Option<&Refused>,
     ) {
         let connection = self.connections.get(&id);
+        let privacy = &self.settings.privacy;
         self.outputs.push_back(Output::Event(Event {
             kind,
             decision: decision.to_owned(),
             identity: connection.and_then(|known| known.identity.clone()),
             client_id: connection
                 .and_then(|known| known.author.as_ref())
-                .map(|author| author.client_id().as_str().to_owned()),
-            peer: connection.map(|known| known.facts.peer.ip()),
+                .and_then(|author| privacy.client(author.client_id().as_str()))
+                .map(Cow::into_owned),
+            peer: connection.and_then(|known| privacy.peer(known.facts.peer.ip(), None)),
             topic: topic.map(str::to_owned),
             reason: refused.map(|refused| refused.refusal.name()),
             by: refused.and_then(|refused| refused.by.clone()),
@@ -293,6 +299,31 @@ const ENTRY_TEXT_BYTES_MAX: usize = 256;
 /// The part of a peer's text that an entry holds: all of it within the shipped bounds.
 pub(super) fn beginning(text: &str) -> &str {
     text.get(..text.floor_char_boundary(ENTRY_TEXT_BYTES_MAX)).unwrap_or_default()
+}
+
+/// Adds whatever may stand there of a peer's address.
+pub(super) fn peer_field<'a>(
+    entry: EntryWriter<'a>,
+    privacy: &Privacy,
+    address: IpAddr,
+    port: Option<u16>,
+) -> EntryWriter<'a> {
+    match privacy.peer(address, port) {
+        Some(peer) => entry.text("peer", &peer),
+        None => entry,
+    }
+}
+
+/// Adds whatever may stand there of a Client Identifier.
+pub(super) fn client_field<'a>(
+    entry: EntryWriter<'a>,
+    privacy: &Privacy,
+    client_id: &str,
+) -> EntryWriter<'a> {
+    match privacy.client(client_id) {
+        Some(client) => entry.text("client", beginning(&client)),
+        None => entry,
+    }
 }
 
 /// Adds why something was refused: fields `why`, `by`, `detail` and `code`.

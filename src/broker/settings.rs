@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::evidence::Privacy;
 use crate::identity::TokenKeys;
 use crate::limits::LimitsConfig;
 use crate::policy::Policy;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub schemas: Arc<Schemas>,
     /// Limits per class and per address.
     pub limits: LimitsConfig,
+    /// What entries hold of addresses and Client Identifiers.
+    pub privacy: Privacy,
     /// What the broker says of itself.
     pub about: About,
     /// SHA-256 of the configuration file, for the `config` entry.

@@ -92,6 +92,7 @@ pub(crate) fn settings() -> Settings {
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", REGISTRY, read).unwrap()),
         limits: LimitsConfig::default(),
+        privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],

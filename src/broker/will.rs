@@ -3,6 +3,7 @@
 //! A Will walks the same line as a PUBLISH, less the limiter: its author is not there to be
 //! slowed, and a session has one.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Broker;
@@ -133,11 +134,12 @@ impl Broker {
                 (EventKind::WillRefused, Some(refused))
             }
         };
+        let privacy = &self.settings.privacy;
         self.outputs.push_back(Output::Event(Event {
             kind,
             decision,
             identity: Some(author.identity().clone()),
-            client_id: Some(author.client_id().as_str().to_owned()),
+            client_id: privacy.client(author.client_id().as_str()).map(Cow::into_owned),
             peer: None,
             topic: Some(will.topic.as_str().to_owned()),
             reason: refused.as_ref().map(|refused| refused.refusal.name()),

@@ -182,6 +182,10 @@ pub enum CliFailure {
     /// Standard input.
     #[error("cannot read standard input: {0}")]
     Stdin(std::io::Error),
+    /// Keys of pseudonyms, and what they are asked for.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Privacy(#[from] crate::cli::privacy::PrivacyFault),
     /// A point in time that cannot be read.
     #[error("`{0}` is not a time")]
     #[diagnostic(help("write 2026-11-22T10:00:00Z, or 10m, 2h, 7d for that long ago"))]
@@ -257,6 +261,7 @@ impl CliFailure {
             | Self::Read(_)
             | Self::Index(_)
             | Self::UnknownIssuer { .. }
+            | Self::Privacy(_)
             | Self::Time(_)
             | Self::Address(_) => 2,
         }

@@ -10,6 +10,7 @@ use super::add::{Issue, issue};
 use super::bundle::quote;
 use super::files::require_absent;
 use super::plant::{Layout, Plan};
+use super::privacy::keys::PseudonymKeys;
 use super::record::Recorder;
 use super::show;
 use crate::identity::Role;
@@ -60,6 +61,7 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), CliFailure> {
     let now = super::unix_now();
     let issued = plan.make(dir, now)?;
     let config = super::configuration(dir)?;
+    PseudonymKeys::open(&config.privacy.keys)?.newest(now)?;
     let mut recorder = Recorder::open(&config)?;
     for issued in &issued {
         recorder.record("certificate.issue", &issued.subject, &issued.facts)?;
@@ -140,6 +142,8 @@ mod tests {
         });
         // Root, issuing, server, log, tokens, device, operator.
         assert_eq!(keys, 7);
+        let pseudonyms = dir.join("certs/pseudonyms/00000001.key");
+        assert_eq!(mode(&pseudonyms), 0o600);
         let config = crate::config::load(&dir).unwrap();
         assert_eq!(config.listen.mqtt.to_string(), "0.0.0.0:8883");
         assert_eq!(config.evidence.origin, "mill.example/mill");

@@ -16,6 +16,7 @@ mod files;
 mod init;
 mod plant;
 mod policy;
+mod privacy;
 mod record;
 mod serve;
 mod setting;

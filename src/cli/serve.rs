@@ -12,10 +12,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
+use super::privacy::keeper::Keeper;
+use super::privacy::keys::PseudonymKeys;
 use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
 use crate::config::{ClientCertificate, Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
-use crate::evidence::{LogKey, VerifierKey};
+use crate::evidence::{LogKey, Privacy, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
@@ -81,6 +83,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
 pub(super) struct Serving {
     pub(super) running: Running,
     admin: Admin,
+    _keeper: Keeper,
     _snapshots: Snapshots,
     _lock: Lock,
 }
@@ -95,6 +98,7 @@ impl Serving {
         let schemas = Arc::new(check::load_schemas(config)?);
         let clock = Clock::start();
         let config_text = files::read(&config.dir.join(FILE_NAME))?;
+        let mut keys = PseudonymKeys::open(&config.privacy.keys)?;
         let settings = Settings {
             node: Arc::from(config.node.name.as_str()),
             shard: 0,
@@ -107,6 +111,11 @@ impl Serving {
             policy,
             schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),
+            privacy: Privacy {
+                peer_address: config.privacy.peer_address,
+                client_id: config.privacy.client_id,
+                key: Some(keys.newest(clock.now().unix)?.key),
+            },
             about: config.about.clone(),
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
@@ -140,7 +149,9 @@ impl Serving {
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
-        Ok(Self { running, admin, _snapshots: snapshots, _lock: lock })
+        let handle = running.handle();
+        let keeper = Keeper::start(config.privacy.clone(), keys, clock, handle)?;
+        Ok(Self { running, admin, _keeper: keeper, _snapshots: snapshots, _lock: lock })
     }
 
     /// Waits until the broker has stopped, as it was asked to or by a fault.

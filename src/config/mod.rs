@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod load;
 mod place;
+mod privacy;
 mod problem;
 mod section;
 mod sections;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use load::{LoadError, SecretError, load};
 pub use place::Setting;
+pub use privacy::Privacy;
 pub use problem::ConfigProblem;
 pub use tokens::{TokenKeyConfig, Tokens};
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
@@ -62,6 +64,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[evidence]`.
     pub evidence: Evidence,
+    /// `[privacy]`.
+    pub privacy: Privacy,
     /// `[server]`.
     pub about: About,
     /// `[log]`.

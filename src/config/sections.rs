@@ -27,7 +27,7 @@ use crate::source::{FieldProblem, Fields, Problems};
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 const SECTIONS: &[&str] = &[
     "node",
@@ -43,6 +43,7 @@ const SECTIONS: &[&str] = &[
     "session",
     "limits",
     "evidence",
+    "privacy",
     "log",
 ];
 
@@ -59,8 +60,14 @@ const LOG: &[&str] = &["format", "level"];
 pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
-    let more =
-        [EVIDENCE, LOG, super::server::EVERY_FIELD, super::tokens::TOKEN, super::tokens::TOKEN_KEY];
+    let more = [
+        EVIDENCE,
+        LOG,
+        super::server::EVERY_FIELD,
+        super::privacy::EVERY_FIELD,
+        super::tokens::TOKEN,
+        super::tokens::TOKEN_KEY,
+    ];
     let fields = sections.into_iter().chain(more).flatten().copied();
     // Tables, not values.
     let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
@@ -87,6 +94,7 @@ pub(super) fn read(
     let at_metrics = top.table("metrics", problems);
     let at_limits = top.table("limits", problems);
     let at_server = top.table("server", problems);
+    let at_privacy = top.table("privacy", problems);
     let at_issuers = top.tables("issuer", problems);
     let at_token_keys = top.tables("token_key", problems);
     let at_packet = at_mqtt.0.get("packet_bytes_max").map(Spanned::span);
@@ -106,6 +114,7 @@ pub(super) fn read(
         metrics: at_metrics.and_then(|at| metrics(at, problems)),
         evidence: evidence(at_evidence, dir, &node, &bounds, problems),
         limits,
+        privacy: super::privacy::read(at_privacy, dir, problems),
         about: super::server::read(at_server, problems),
         log: log(at_log, problems),
         node,

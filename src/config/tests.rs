@@ -331,3 +331,26 @@ fn what_a_websocket_listener_must_not_be_says_its_fix() {
         help: write `trusted_proxies = ["127.0.0.1/32"]`
     "#);
 }
+
+#[test]
+fn every_problem_of_privacy_is_reported_at_its_field() {
+    let text = format!(
+        "{LEAST}[privacy]\npeer_address = \"hashed\"\nclient_id = \"none\"\nrotate = \"23h\"\n\
+         connection_facts = \"3651d\"\ncolour = 1\n"
+    );
+    let errors = Config::parse(&text, "avow.toml", Path::new("/d")).unwrap_err();
+    insta::assert_snapshot!(errors.plain(), @r"
+    avow.toml:10:16: `peer_address` cannot be `hashed`
+        help: choose one of `pseudonym`, `plain`, `none`
+    avow.toml:11:13: `client_id` cannot be `none`
+        help: choose one of `plain`, `pseudonym`
+    avow.toml:12:10: `rotate` is 23h, outside 1day to 365days
+        help: choose a value from 1day to 365days; nothing here is unlimited
+    avow.toml:13:20: `connection_facts` is 3651days, outside 1day to 3650days
+        help: choose a value from 1day to 3650days; nothing here is unlimited
+    avow.toml:14:1: unknown field `colour` in [privacy]
+        help: known fields are peer_address, client_id, keys, rotate, connection_facts
+    ");
+    let edge = format!("{LEAST}[privacy]\nrotate = \"1d\"\nconnection_facts = \"3650d\"\n");
+    assert!(Config::parse(&edge, "avow.toml", Path::new("/d")).is_ok());
+}

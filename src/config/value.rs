@@ -70,7 +70,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Writes a duration as [`parse_duration`] reads it.
 pub fn format_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+    const DAY: u64 = 24 * 60 * 60;
+    // Months of 30.44 days would leave hours over that nobody wrote.
+    match (duration.as_secs() / DAY, duration.as_secs() % DAY, duration.subsec_nanos()) {
+        (days @ 2.., 0, 0) => format!("{days}days"),
+        _ => humantime::format_duration(duration).to_string(),
+    }
 }
 
 /// The first 64 characters of a text from a file, escaped: it may be long and hostile.

@@ -110,9 +110,9 @@ impl EntryType {
     /// evidence itself has a type of its own, so that it can be searched for.
     pub fn of_act(act: &str) -> Self {
         match act {
-            "log.read" => Self::Query,
+            "log.read" | "pseudonym.resolve" => Self::Query,
             "log.export" => Self::Export,
-            "body.erase" => Self::Erased,
+            "body.erase" | "pseudonym.erase" => Self::Erased,
             "key.rotate" => Self::KeyRotate,
             "checkpoint.anchor" => Self::Anchor,
             _ => Self::Admin,

@@ -36,6 +36,12 @@ impl Network {
         bits_max == other_max && cut(bits, bits_max.saturating_sub(self.prefix_bits)) == own
     }
 
+    /// Its first address, and how many bits stand behind the prefix.
+    pub fn first(&self) -> (IpAddr, u8) {
+        let (_, bits_max) = bits_of(self.address);
+        (self.address, bits_max.saturating_sub(self.prefix_bits))
+    }
+
     /// Whether it is every address of its family.
     pub fn is_everything(&self) -> bool {
         self.prefix_bits == 0

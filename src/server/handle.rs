@@ -11,6 +11,7 @@ use super::message::{Message, ShardSnapshot, Shards};
 use super::shutdown::{FaultSender, Stopper};
 use super::writing::WriterStats;
 use crate::broker::{Administration, Counters, Histogram};
+use crate::evidence::PseudonymKey;
 use crate::telemetry::{Health, HealthSource, MetricsSnapshot};
 
 /// How long a shard may take to answer before it counts as unresponsive.
@@ -101,6 +102,13 @@ impl Handle {
         });
         self.shards.send(0, Message::Administered { administration, reply });
         index.recv_timeout(RECORD_MAX).map_err(NotServing::from)
+    }
+
+    /// Has all shards make pseudonyms with `key` from now on.
+    pub fn set_pseudonym_key(&self, key: &Arc<PseudonymKey>) {
+        for shard in 0..self.shards.count() {
+            self.shards.send(shard, Message::PseudonymKey(Arc::clone(key)));
+        }
     }
 
     /// What the writer measured.

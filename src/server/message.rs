@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::socket::Handshaken;
 use crate::broker::{Administration, ConnectionFacts, ConnectionId, Counters};
-use crate::evidence::Synced;
+use crate::evidence::{PseudonymKey, Synced};
 use crate::time::{Instant, UnixNanos};
 
 /// To a shard.
@@ -37,6 +37,8 @@ pub(super) enum Message {
         /// Told the index of its entry.
         reply: Reply<u64>,
     },
+    /// When pseudonyms get another key. Sent once in a rotation.
+    PseudonymKey(Arc<PseudonymKey>),
     /// When somebody wants to see the counters. Bounded by the clients who ask.
     Snapshot(Reply<ShardSnapshot>),
     /// When the server stops. Sent once.

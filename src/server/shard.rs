@@ -178,6 +178,7 @@ impl Shard {
                 self.replies.insert(administration.ticket, reply);
                 self.inputs.push_back(Input::Administered(administration));
             }
+            Message::PseudonymKey(key) => self.inputs.push_back(Input::PseudonymKey(key)),
             Message::Snapshot(reply) => reply(ShardSnapshot {
                 counters: self.broker.counters().clone(),
                 backlogged: self.local.is_backlogged(),

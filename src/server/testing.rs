@@ -64,6 +64,7 @@ pub(super) fn make_broker() -> MakeBroker {
             .unwrap(),
         ),
         limits: LimitsConfig::default(),
+        privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],

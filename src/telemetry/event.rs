@@ -67,7 +67,7 @@ pub fn log_event(event: &Event) {
     let identity = event.identity.as_ref().map(|identity| identity.uri());
     let client_id = event.client_id.as_deref().map(escaped);
     let topic = event.topic.as_deref().map(escaped);
-    let peer = event.peer.map(tracing::field::display);
+    let peer = event.peer.as_deref();
     macro_rules! line {
         ($level:expr) => {
             tracing::event!(

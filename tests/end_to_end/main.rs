@@ -4,7 +4,8 @@
 //! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
 //! hold the promise of the log, [`refusals`] is bad input of every kind, [`starting`] is what
 //! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
-//! those without a certificate, [`proxy`] the one behind a proxy, [`demo`] is the command of the
+//! those without a certificate, [`proxy`] the one behind a proxy, [`privacy`] what
+//! the log tells of people, [`demo`] is the command of the
 //! README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
@@ -17,6 +18,8 @@ mod harness;
 mod index;
 #[cfg(test)]
 mod kill_nine;
+#[cfg(test)]
+mod privacy;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]

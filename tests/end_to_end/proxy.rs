@@ -10,6 +10,7 @@ use crate::raw::{Answer, Raw, Version, connect, socket, tls};
 /// A plant whose MQTT listener stands behind a proxy.
 fn plant(version: &str, trusted: &str) -> Plant {
     let plant = Plant::new();
+    plant.set("peer_address = \"pseudonym\"", "peer_address = \"plain\"");
     plant.set("proxy_protocol = \"off\"", &format!("proxy_protocol = \"{version}\""));
     plant.set("trusted_proxies = []", &format!("trusted_proxies = [\"{trusted}\"]"));
     plant
@@ -132,6 +133,7 @@ fn nobody_but_the_proxy_may_say_whose_connection_it_is() {
     assert_eq!(told(&plant, "connect.refused", "why"), rows);
     // Without the protocol a header is no TLS.
     let plant = Plant::new();
+    plant.set("peer_address = \"pseudonym\"", "peer_address = \"plain\"");
     let device = plant.device("press-7");
     let broker = plant.serve();
     is_closed(&broker, &v1("192.0.2.7"), &device);

@@ -121,6 +121,7 @@ impl History {
             policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
             schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
             limits,
+            privacy: avow::evidence::Privacy::PLAIN,
             about: About { sys_interval_seconds: 2, ..About::default() },
             config_sha256: [0; 32],
             seed: bytes,

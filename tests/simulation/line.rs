@@ -84,6 +84,7 @@ impl Plant {
             policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
             schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
             limits: generous(),
+            privacy: avow::evidence::Privacy::PLAIN,
             about: Default::default(),
             config_sha256: [0; 32],
             seed: bytes,

@@ -71,6 +71,7 @@ pub(crate) fn settings(seed: u64) -> Settings {
     limits.default.bytes_per_second = 1_000_000_000;
     limits.default.bytes_burst = 1_000_000_000;
     Settings {
+        privacy: avow::evidence::Privacy::PLAIN,
         about: Default::default(),
         tokens: std::sync::Arc::new(avow::identity::TokenKeys::none()),
         node: "plant".into(),

@@ -5,6 +5,7 @@ mod deliveries;
 mod flow;
 mod fresh;
 mod line;
+mod privacy;
 mod sessions;
 mod shared;
 mod tokens;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::privacy::who_is::{self, WhoIsArguments};
 use super::{Answer, CliFailure};
 use crate::evidence::EntryType;
 use crate::identity::name::check_name;
@@ -30,6 +31,8 @@ pub(super) enum AuditVerb {
     Show(ShowArguments),
     /// Prove that one entry is in the signed log, for a checker that trusts nobody
     Prove(ProveArguments),
+    /// Ask who stands behind a pseudonym, or what somebody's pseudonym is (exit 0 or 1)
+    WhoIs(WhoIsArguments),
     /// Build the query index again from the log
     Reindex,
 }
@@ -147,6 +150,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Query(arguments) => read::query(dir, arguments),
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
+        AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
     }
 }

@@ -9,7 +9,7 @@ use super::REQUEST_BYTES_MAX;
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
-pub const ACTS: [&str; 13] = [
+pub const ACTS: [&str; 16] = [
     "certificate.issue",
     "certificate.renew",
     "certificate.revoke",
@@ -22,6 +22,9 @@ pub const ACTS: [&str; 13] = [
     "key.rotate",
     "checkpoint.anchor",
     "body.erase",
+    "pseudonym.rotate",
+    "pseudonym.erase",
+    "pseudonym.resolve",
     "note",
 ];
 

@@ -199,6 +199,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::serv
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1\n", read).unwrap()),
         limits,
+        privacy: avow::evidence::Privacy::PLAIN,
         about,
         config_sha256: [1; 32],
         seed: [7; 32],
