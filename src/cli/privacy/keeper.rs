@@ -4,7 +4,6 @@
 //! It acts through the broker like an operator, so that everything it does is an entry. What fails
 //! is said in the log of the process and tried again at the next look. The invariant: a key is
 //! destroyed only when it is not in use, and its file is gone only when the log says so.
-#![expect(clippy::disallowed_methods, reason = "a thread that looks once a minute")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
