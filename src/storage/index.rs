@@ -1,20 +1,19 @@
-//! The query index: which blocks of 8,192 entries mention a name, a type or a result.
+//! The query index: in which blocks of 8,192 entries a name, a type, a result, a reason, a level or a
+//! topic occurs, and where in the block, if it is rare there. [`super::search`] asks it.
 //!
 //! sled holds it because it may be lost: it is a view of the segments. While the log is written
 //! it takes whole blocks that [`super::block`] collected in passing; whatever it has not, it
 //! reads from the segments; and whenever it does not open, is that of another log or disagrees,
-//! it is deleted and filled again. One row per *block*, with the numbers of the values that occur
-//! in it ([`super::posting`]), keeps it nearly free: a query reads the blocks that qualify, and
-//! the entries decide. The invariant: an answer holds only entries that were read from the log, in
-//! order.
+//! it is deleted and filled again. Two rows per *block*, with the numbers of the values that occur
+//! in it ([`super::posting`]), keep it nearly free. The invariant: a block that is in the index hides
+//! no entry: a value that occurs in it stands in its rows, or its field is marked as open.
 #![expect(clippy::disallowed_methods, reason = "deletes the directory of a broken index")]
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::{BLOCK_ENTRIES, FilledBlock, Filling};
@@ -22,14 +21,12 @@ use super::disk::Disk;
 use super::fault::{Doing, StorageFault};
 use super::log::Place;
 use super::posting::{
-    BLOCK_PREFIX, Block, Field, META_KEY, Meta, block_key, block_number, value_key, value_number,
+    Block, Field, META_KEY, Meta, NUMBERS_END, block_key, encode_block, encode_postings,
+    postings_key, value_key, value_number,
 };
-use super::query::{Order, Outcome, Query};
-use super::reader::{Entry, Reader, Until};
+use super::reader::{Reader, Until};
 use crate::evidence::VerifierKey;
 
-/// Most entries that one query answers with.
-pub const QUERY_ENTRIES_MAX: usize = 10_000;
 /// The directory of the index, within the log's.
 pub const INDEX_DIR: &str = "index";
 
@@ -41,9 +38,11 @@ const FLUSH_BLOCKS: u64 = 8;
 /// The index. Clones are the same index; one process at a time may have it open.
 #[derive(Clone, Debug)]
 pub struct Index {
-    db: sled::Db,
+    pub(super) db: sled::Db,
     /// Held by whoever fills the index: blocks are added one after the other.
     filling: Arc<Mutex<()>>,
+    /// Counts how often it was emptied: what was looked up before holds no longer.
+    pub(super) emptied: Arc<AtomicU64>,
 }
 
 /// What opening the index came to.
@@ -96,6 +95,9 @@ pub enum IndexFault {
     /// Another process has it open: ask the running broker.
     #[error("the query index is in use by another process")]
     InUse,
+    /// There are as many different values as numbers for them.
+    #[error("the query index is full; the entries past its end are searched without it")]
+    Full,
     /// The log cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageFault),
@@ -159,7 +161,7 @@ impl Index {
     }
 
     fn over(db: sled::Db) -> Self {
-        Self { db, filling: Arc::default() }
+        Self { db, filling: Arc::default(), emptied: Arc::default() }
     }
 
     /// Empties the index and fills it again from the log, while it is open and may be asked:
@@ -167,6 +169,7 @@ impl Index {
     pub fn refill<D: Disk>(&self, reader: &Reader<D>) -> Result<(), IndexFault> {
         let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         // A crash in here leaves an index that lags, which the next start fills.
+        self.emptied.fetch_add(1, Ordering::SeqCst);
         self.db.clear()?;
         drop(filling);
         self.catch_up(reader)
@@ -188,69 +191,28 @@ impl Index {
         let hint = applied
             .checked_div(BLOCK_ENTRIES)
             .and_then(|block| block.checked_sub(1))
-            .map(|block| self.block(block))
+            .map(|block| self.place(block))
             .transpose()?
             .flatten();
         let mut filling = Filling::default();
         let mut failed = Ok(());
         let log = reader.identity()?;
-        let visited =
-            reader.visit(applied, u64::MAX, hint.map(|block| block.place), &mut |entry| {
-                filling.add(entry.json, entry.batch);
-                if filling.entries < BLOCK_ENTRIES {
-                    return ControlFlow::Continue(());
-                }
-                let full = std::mem::take(&mut filling);
-                failed = self.apply(full, entry.index / BLOCK_ENTRIES, log);
-                let goes_on = failed.is_ok() && !stop.load(Ordering::Relaxed);
-                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+        let visited = reader.visit(applied, u64::MAX, hint, &mut |entry| {
+            filling.add(entry.json, entry.batch);
+            if filling.entries < BLOCK_ENTRIES {
+                return ControlFlow::Continue(());
+            }
+            let full = std::mem::take(&mut filling);
+            failed = self.apply(full, entry.index / BLOCK_ENTRIES, log);
+            let goes_on = failed.is_ok() && !stop.load(Ordering::Relaxed);
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         failed?;
         visited?;
         if self.applied_upto()? > applied {
             self.db.flush()?;
         }
         Ok(())
-    }
-
-    /// The entries that fit `query`, in the order it asks for.
-    pub fn query<D: Disk>(
-        &self,
-        reader: &Reader<D>,
-        query: &Query,
-    ) -> Result<Vec<Entry>, IndexFault> {
-        let limit = query.limit.min(QUERY_ENTRIES_MAX);
-        let applied = self.applied_upto()?;
-        let blocks = self.candidates(query, applied / BLOCK_ENTRIES)?;
-        let mut found = Vec::new();
-        match query.order {
-            Order::OldestFirst => {
-                for block in blocks {
-                    let room = limit.saturating_sub(found.len());
-                    found.extend(self.in_block(reader, query, block)?.into_iter().take(room));
-                    if found.len() >= limit {
-                        return Ok(found);
-                    }
-                }
-                let tail = Scope { from: applied, to: u64::MAX, hint: None };
-                let room = limit.saturating_sub(found.len());
-                found.extend(scan(reader, query, tail, Some(room), None)?);
-            }
-            Order::NewestFirst => {
-                let hint = self.last_place(applied)?;
-                let tail = Scope { from: applied, to: u64::MAX, hint };
-                found.extend(scan(reader, query, tail, None, Some(limit))?.into_iter().rev());
-                for block in blocks.into_iter().rev() {
-                    let room = limit.saturating_sub(found.len());
-                    if room == 0 {
-                        break;
-                    }
-                    let entries = self.in_block(reader, query, block)?;
-                    found.extend(entries.into_iter().rev().take(room));
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Why this index cannot be that of the log.
@@ -267,10 +229,10 @@ impl Index {
             return Ok(Some(RebuildCause::Ahead));
         }
         let first = last / BLOCK_ENTRIES * BLOCK_ENTRIES;
-        let Ok(Some(block)) = self.block(last / BLOCK_ENTRIES) else {
+        let Ok(Some(place)) = self.place(last / BLOCK_ENTRIES) else {
             return Ok(Some(RebuildCause::Misplaced));
         };
-        let stands = reader.entry(first)?.is_some_and(|entry| entry.batch == block.place);
+        let stands = reader.entry(first)?.is_some_and(|entry| entry.batch == place);
         Ok((!stands).then_some(RebuildCause::Misplaced))
     }
 
@@ -288,87 +250,47 @@ impl Index {
     fn apply(&self, filled: Filling, block: u64, log: [u8; 8]) -> Result<(), IndexFault> {
         let mut batch = sled::Batch::default();
         let mut numbers = self.meta()?.map_or(0, |meta| meta.numbers);
-        let mut values = Vec::new();
-        for (field, texts) in Field::ALL.into_iter().zip(&filled.values) {
-            for text in texts {
+        let mut lists: Vec<(u32, &[u16])> = Vec::new();
+        for (field, values) in Field::ALL.into_iter().zip(&filled.values) {
+            for (text, list) in &values.lists {
                 let key = value_key(field, text);
                 if let Some(known) = self.db.get(&key)?.and_then(|bytes| value_number(&bytes)) {
-                    values.push(known);
+                    lists.push((known, list));
                     continue;
                 }
+                if numbers >= NUMBERS_END {
+                    return Err(IndexFault::Full);
+                }
                 batch.insert(key, &numbers.to_be_bytes());
-                values.push(numbers);
-                numbers = numbers.checked_add(1).ok_or(IndexFault::Damaged)?;
+                lists.push((numbers, list));
+                numbers += 1;
+            }
+            if values.is_open {
+                lists.push((field.open_number(), &[]));
             }
         }
-        values.sort_unstable();
-        let place = filled.place.unwrap_or_default();
-        let (earliest, latest) = (filled.earliest, filled.latest);
-        batch.insert(block_key(block), Block { place, earliest, latest, values }.encode());
+        lists.sort_unstable_by_key(|(number, _)| *number);
+        let values: Vec<u32> = lists.iter().map(|(number, _)| *number).collect();
+        let place = filled.places.first().copied().unwrap_or_default();
+        let row = encode_block(place, filled.earliest, filled.latest, &values);
+        batch.insert(block_key(block), row);
+        let bytes = (filled.entry_bytes, filled.payload_bytes);
+        let lists = lists.into_iter().map(|(_, list)| list);
+        batch.insert(postings_key(block), encode_postings(bytes, &filled.places, lists));
         let applied = (block + 1) * BLOCK_ENTRIES;
         batch.insert(META_KEY, Meta { applied, log, numbers }.encode());
         // A crash here loses blocks that the next start reads from the segments again.
         Ok(self.db.apply_batch(batch)?)
     }
 
-    /// The blocks that may hold what the query looks for, in order.
-    fn candidates(&self, query: &Query, blocks: u64) -> Result<Vec<u64>, IndexFault> {
-        let result = query.outcome.map(Outcome::as_str);
-        let wanted = [
-            (Field::Who, query.who.as_deref()),
-            (Field::Kind, query.kind.as_deref()),
-            (Field::Result, result),
-        ];
-        let mut numbers = Vec::new();
-        for (field, text) in wanted {
-            let Some(text) = text else { continue };
-            match self.db.get(value_key(field, text))?.and_then(|bytes| value_number(&bytes)) {
-                Some(number) => numbers.push(number),
-                // It occurs in no block.
-                None => return Ok(Vec::new()),
-            }
-        }
-        let is_in_time = |block: &Block| {
-            query.since.is_none_or(|since| block.latest >= since.as_nanos())
-                && query.until.is_none_or(|until| block.earliest < until.as_nanos())
-        };
-        let mut kept = Vec::new();
-        for row in self.db.scan_prefix(BLOCK_PREFIX) {
-            let (key, row) = row?;
-            let Some(number) = block_number(&key).filter(|number| *number < blocks) else {
-                continue;
-            };
-            // A row that does not read hides no entry: its block is looked through.
-            let qualifies = |block: &Block| block.holds(&numbers) && is_in_time(block);
-            if Block::decode(&row).is_none_or(|block| qualifies(&block)) {
-                kept.push(number);
-            }
-        }
-        Ok(kept)
-    }
-
-    fn in_block<D: Disk>(
-        &self,
-        reader: &Reader<D>,
-        query: &Query,
-        block: u64,
-    ) -> Result<Vec<Entry>, IndexFault> {
-        let from = block * BLOCK_ENTRIES;
-        let hint = self.block(block)?.map(|block| block.place);
-        scan(reader, query, Scope { from, to: from + BLOCK_ENTRIES, hint }, None, None)
-    }
-
-    fn last_place(&self, applied: u64) -> Result<Option<Place>, IndexFault> {
-        let Some(last) = (applied / BLOCK_ENTRIES).checked_sub(1) else { return Ok(None) };
-        Ok(self.block(last)?.map(|block| block.place))
-    }
-
     fn meta(&self) -> Result<Option<Meta>, IndexFault> {
         Ok(self.db.get(META_KEY)?.and_then(|bytes| Meta::decode(&bytes)))
     }
 
-    fn block(&self, number: u64) -> Result<Option<Block>, IndexFault> {
-        Ok(self.db.get(block_key(number))?.and_then(|bytes| Block::decode(&bytes)))
+    /// Where block `number` begins.
+    fn place(&self, number: u64) -> Result<Option<Place>, IndexFault> {
+        let row = self.db.get(block_key(number))?;
+        Ok(row.and_then(|row| Block::decode(&row).map(|block| block.place)))
     }
 }
 
@@ -422,52 +344,6 @@ impl<D: Disk> IndexFeed<D> {
         }
         Ok(())
     }
-}
-
-/// A stretch of the log.
-#[derive(Clone, Copy, Debug)]
-struct Scope {
-    from: u64,
-    to: u64,
-    hint: Option<Place>,
-}
-
-/// The entries that fit `query`, in the order it asks for, without an index: reads the whole log.
-pub fn search<D: Disk>(reader: &Reader<D>, query: &Query) -> Result<Vec<Entry>, IndexFault> {
-    let limit = Some(query.limit.min(QUERY_ENTRIES_MAX));
-    let scope = Scope { from: 0, to: u64::MAX, hint: None };
-    match query.order {
-        Order::OldestFirst => scan(reader, query, scope, limit, None),
-        Order::NewestFirst => {
-            let mut found = scan(reader, query, scope, None, limit)?;
-            found.reverse();
-            Ok(found)
-        }
-    }
-}
-
-/// The entries of a stretch that fit: the first so many, or the last so many.
-fn scan<D: Disk>(
-    reader: &Reader<D>,
-    query: &Query,
-    scope: Scope,
-    first: Option<usize>,
-    last: Option<usize>,
-) -> Result<Vec<Entry>, IndexFault> {
-    let mut found = VecDeque::new();
-    reader.visit(scope.from, scope.to, scope.hint, &mut |entry| {
-        if first.is_some_and(|first| found.len() >= first) {
-            return ControlFlow::Break(());
-        }
-        if query.fits(entry.json) {
-            found.push_back(entry.to_owned());
-            if last.is_some_and(|last| found.len() > last) {
-                found.pop_front();
-            }
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(found.into())
 }
 
 /// Opens sled quietly: a small cache, no flusher of its own. It may panic over damaged files.

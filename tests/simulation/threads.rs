@@ -1,6 +1,7 @@
 //! The writer's threads and the index, on a real directory.
 #![expect(clippy::disallowed_methods, reason = "waits for threads and breaks files")]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use avow::evidence::{Batch, BatchId, LogKey, RecordKind, Synced};
 use avow::mqtt::TopicFilter;
 use avow::storage::writer::Rejected;
 use avow::storage::{
-    BLOCK_ENTRIES, Disk, Index, IndexFeed, IndexState, Log, LogOptions, Order, Outcome, Query,
-    Reader, RealDisk, RebuildCause, StorageFault, Until, Writer, WriterHooks, WriterOptions,
-    verify,
+    BLOCK_ENTRIES, Disk, Found, Index, IndexFeed, IndexState, Log, LogOptions, Order, Outcome,
+    Query, Reader, RealDisk, RebuildCause, StorageFault, Until, Writer, WriterHooks, WriterOptions,
+    find, search, verify,
 };
 use avow::time::UnixNanos;
 
@@ -39,15 +40,29 @@ fn start<D: Disk>(
     (Writer::start(log, recovery, key(), options, hooks, feed).unwrap(), synced)
 }
 
-/// The entry that anybody can predict from its index.
+/// The entry that anybody can predict from its index: of three devices, a rare one and an operator.
 fn entry(index: u64) -> String {
-    let (device, kind, result) = match index % 7 {
-        0 => (index % 3, "publish.refused", "deny"),
-        _ => (index % 3, "publish", "allow"),
+    let t = 1_000 + index;
+    if index.is_multiple_of(2_999) {
+        let act = "certificate.issue";
+        return format!(
+            r#"{{"v":1,"type":"admin","t":{t},"act":"{act}","subject":"device/press-1"}}"#
+        );
+    }
+    let device = match index % 997 {
+        0 => "rare".to_owned(),
+        _ => (index % 3).to_string(),
     };
+    let level = if index.is_multiple_of(503) { "A2" } else { "A0" };
+    let decided = match index % 7 {
+        0 if index.is_multiple_of(2) => r#""result":"deny","why":"limit.rate""#,
+        0 => r#""result":"deny","why":"policy.no_rule""#,
+        _ => r#""result":"allow""#,
+    };
+    let kind = if index.is_multiple_of(7) { "publish.refused" } else { "publish" };
     format!(
-        r#"{{"v":1,"type":"{kind}","t":{t},"who":"device/press-{device}","result":"{result}","topic":"plant/press-{device}/temp"}}"#,
-        t = 1_000 + index
+        r#"{{"v":1,"type":"{kind}","t":{t},"who":"device/press-{device}","lvl":"{level}",{decided},"topic":"plant/press-{device}/temp/{spot}"}}"#,
+        spot = index % 41
     )
 }
 
@@ -224,57 +239,107 @@ fn fill_until_it_fails(writer: &Writer, released: &Released, first: u64) -> u64 
     entries
 }
 
-/// The indices that a scan of everything finds.
-fn expected(query: &Query, entries: u64) -> Vec<u64> {
-    let fits = |index: &u64| {
-        query.who.as_ref().is_none_or(|who| *who == format!("device/press-{}", index % 3))
-            && query.outcome.is_none_or(|o| (o == Outcome::Deny) == index.is_multiple_of(7))
-            && query.topic.as_ref().is_none_or(|_| index % 3 == 2)
-            && query.since.is_none_or(|since| 1_000 + index >= since.as_nanos())
-            && query.until.is_none_or(|until| 1_000 + index < until.as_nanos())
-    };
-    let mut found: Vec<u64> = (0..entries).filter(fits).collect();
-    if query.order == Order::NewestFirst {
-        found.reverse();
+/// Queries of every kind, and of kinds together.
+fn queries() -> Vec<Query> {
+    let text = |text: &str| Some(text.to_owned());
+    let filter = |filter: &str| Some(TopicFilter::parse(filter).unwrap());
+    let at = |index: u64| Some(UnixNanos::new(1_000 + index));
+    let all = Query::default();
+    vec![
+        all.clone(),
+        Query { who: text("device/press-1"), ..all.clone() },
+        Query { who: text("device/press-rare"), ..all.clone() },
+        Query { who: text("device/press-rare"), outcome: Some(Outcome::Deny), ..all.clone() },
+        Query { who: text("device/press-1"), why: text("limit.*"), ..all.clone() },
+        Query { who: text("device/nobody"), until: at(0), ..all.clone() },
+        Query { about: text("device/press-1"), kind: text("admin"), ..all.clone() },
+        Query { about: text("device/press-1"), level: text("A2"), ..all.clone() },
+        Query { kind: text("admin"), ..all.clone() },
+        Query { why: text("policy.no_rule"), since: at(BLOCK_ENTRIES - 100), ..all.clone() },
+        Query { topic: filter("plant/press-2/#"), until: at(2 * BLOCK_ENTRIES), ..all.clone() },
+        Query { topic: filter("plant/+/temp/7"), level: text("A2"), ..all.clone() },
+        Query { topic: filter("plant/press-rare/temp/3"), ..all.clone() },
+        Query { topic: filter("none/#"), ..all.clone() },
+        Query { since: at(2_000), until: at(2_100), ..all.clone() },
+        Query { since: at(2 * BLOCK_ENTRIES + 800), ..all.clone() },
+        Query { after: Some(BLOCK_ENTRIES - 3), before: Some(BLOCK_ENTRIES + 3), ..all.clone() },
+        Query { level: text("A2"), before: Some(600), ..all.clone() },
+        Query { after: Some(2 * BLOCK_ENTRIES + 100), why: text("limit.rate"), ..all },
+    ]
+}
+
+/// What `index` answers to [`queries`], in every order and at some limits.
+fn answers(reader: &Reader<RealDisk>, index: Option<&Index>) -> Vec<(Query, Vec<Found>)> {
+    let mut answers = Vec::new();
+    for query in queries() {
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            for limit in [1, 10_000] {
+                let query = Query { order, limit, ..query.clone() };
+                let found = find(reader, index, &query).unwrap();
+                answers.push((query, found));
+            }
+        }
     }
-    found.truncate(query.limit);
-    found
+    answers
 }
 
 #[test]
-fn the_index_answers_as_a_scan_of_everything_would() {
+fn the_index_answers_as_a_scan_of_everything_would_also_when_built_again() {
     const ENTRIES: u64 = 2 * BLOCK_ENTRIES + 900;
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), ENTRIES);
     let reader = reader(dir.path(), Until::Checkpoint);
     let (index, state) = Index::open(dir.path(), &reader).unwrap();
     assert_eq!((state, index.applied_upto().unwrap()), (IndexState::Created, 2 * BLOCK_ENTRIES));
-    let who = Some("device/press-1".to_owned());
-    let topic = Some(TopicFilter::parse("plant/press-2/+").unwrap());
-    let at = |index: u64| Some(UnixNanos::new(1_000 + index));
-    let queries = [
-        Query { who: who.clone(), ..Query::default() },
-        Query {
-            who,
-            outcome: Some(Outcome::Deny),
-            since: at(BLOCK_ENTRIES - 100),
-            ..Query::default()
-        },
-        Query { topic, until: at(2 * BLOCK_ENTRIES + 400), ..Query::default() },
-        Query { since: at(2_000), until: at(2_100), ..Query::default() },
-        Query { since: at(2 * BLOCK_ENTRIES + 800), ..Query::default() },
-        Query { who: Some("device/nobody".into()), until: at(0), ..Query::default() },
-    ];
-    for query in queries {
-        for order in [Order::NewestFirst, Order::OldestFirst] {
-            for limit in [0, 1, 50, 10_000] {
-                let query = Query { order, limit, ..query.clone() };
-                let found = index.query(&reader, &query).unwrap();
-                let indices: Vec<u64> = found.iter().map(|entry| entry.index).collect();
-                assert_eq!(indices, expected(&query, ENTRIES), "{query:?}");
-                assert!(found.iter().all(|found| found.json == entry(found.index).as_bytes()));
-            }
+    let indexed = answers(&reader, Some(&index));
+    for (query, found) in &indexed {
+        let mut expected: Vec<u64> =
+            (0..ENTRIES).filter(|index| query.fits(*index, entry(*index).as_bytes())).collect();
+        if query.order == Order::NewestFirst {
+            expected.reverse();
         }
+        expected.truncate(query.limit);
+        assert!(found.iter().map(|found| found.index).eq(expected), "{query:?}");
+        assert!(found.iter().all(|found| found.json == entry(found.index).as_bytes()));
+    }
+    let is_known = |(query, found): &(Query, Vec<Found>)| query.limit < 10_000 || !found.is_empty();
+    assert!(indexed.iter().filter(|answer| !is_known(answer)).count() == 4, "all but two find");
+
+    index.refill(&reader).unwrap();
+    assert_eq!(answers(&reader, Some(&index)), indexed, "after a refill");
+    drop(index);
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (index, state) = Index::open(dir.path(), &reader).unwrap();
+    assert_eq!(state, IndexState::Created);
+    assert_eq!(answers(&reader, Some(&index)), indexed, "after the directory was deleted");
+    drop(index);
+    let index = Index::rebuild(dir.path(), &reader).unwrap();
+    assert_eq!(answers(&reader, Some(&index)), indexed, "after a rebuild");
+    assert_eq!(answers(&reader, None), indexed, "without an index");
+}
+
+#[test]
+fn an_index_that_is_emptied_under_a_search_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3 * BLOCK_ENTRIES);
+    let reader = reader(dir.path(), Until::Checkpoint);
+    let (index, _) = Index::open(dir.path(), &reader).unwrap();
+    let rare =
+        Query { who: Some("device/press-rare".to_owned()), limit: 1_000, ..Query::default() };
+    for order in [Order::NewestFirst, Order::OldestFirst] {
+        let query = Query { order, ..rare.clone() };
+        let whole = find(&reader, Some(&index), &query).unwrap();
+        assert_eq!(whole.len(), 24);
+        let mut found = Vec::new();
+        search(&reader, Some(&index), &query, &mut |one| {
+            if found.is_empty() {
+                index.refill(&reader).unwrap();
+            }
+            found.push(one);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(found, whole);
     }
 }
 
@@ -302,7 +367,7 @@ fn an_index_follows_the_writer_and_heals_itself() {
     let (from, to) = (2 * BLOCK_ENTRIES, 3 * BLOCK_ENTRIES);
     let (since, until) = (Some(UnixNanos::new(1_000 + from)), Some(UnixNanos::new(1_000 + to)));
     let in_third = Query { since, until, limit: 10_000, ..Query::default() };
-    let found = index.query(&at_end, &in_third).unwrap();
+    let found = find(&at_end, Some(&index), &in_third).unwrap();
     assert!(found.iter().map(|entry| entry.index).eq((from..to).rev()), "{}", found.len());
     drop(index);
 

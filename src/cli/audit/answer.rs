@@ -17,16 +17,20 @@ use crate::evidence::proof::TlogProofError;
 use crate::evidence::tree::leaf_hash;
 use crate::mqtt::{TopicError, TopicFilter, TopicName};
 use crate::schema::Schemas;
-use crate::server::admin::LogRequest;
-use crate::storage::index::{IndexFault, search};
+use crate::server::admin::{LogFilter, LogOrder, LogRequest};
+use crate::storage::index::IndexFault;
 use crate::storage::reader::ProveError;
-use crate::storage::{Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until};
+use crate::storage::{
+    Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until, find, search,
+};
 use crate::time::UnixNanos;
 
 /// How often `tail -f` looks for more.
 pub(in crate::cli) const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// Entries that a query answers with unless it says otherwise.
 const LIMIT_DEFAULT: u64 = 100;
+/// Most entries that one query answers with; an export has no such bound.
+const QUERY_ENTRIES_MAX: u64 = 10_000;
 
 /// The log and what it takes to read it.
 #[derive(Clone)]
@@ -82,15 +86,9 @@ impl LogReader {
     ) -> Result<(), AnswerFault> {
         self.reader.refresh(&self.verifier)?;
         match request {
-            LogRequest::Query { .. } => {
-                let query = query(request)?;
-                let found = match &self.index {
-                    Some(index) => index.query(&self.reader, &query)?,
-                    None => search(&self.reader, &query)?,
-                };
-                for entry in found.iter().rev() {
-                    lines.line(&short(entry))?;
-                }
+            LogRequest::Query { filter, limit, order } => {
+                let limit = limit.unwrap_or(LIMIT_DEFAULT).min(QUERY_ENTRIES_MAX);
+                self.query(query(filter, limit, *order)?, *order, lines)?;
                 self.tell_newer(lines)
             }
             LogRequest::Show { index } => {
@@ -113,7 +111,14 @@ impl LogReader {
                 });
                 lines.line(&answer.to_string())
             }
-            LogRequest::Tail { last, follow } => self.tail(*last, *follow, lines),
+            LogRequest::Tail { filter, last, follow } => {
+                // Whoever goes on from an entry wants all that came since.
+                let (limit, order) = match filter.after {
+                    Some(_) if *follow => (u64::MAX, LogOrder::Oldest),
+                    _ => ((*last).min(QUERY_ENTRIES_MAX), LogOrder::Latest),
+                };
+                self.tail(query(filter, limit, order)?, order, *follow, lines)
+            }
             LogRequest::Reindex => {
                 let Some(index) = &self.index else { return Err(IndexFault::InUse.into()) };
                 index.refill(&self.reader)?;
@@ -122,19 +127,52 @@ impl LogReader {
         }
     }
 
-    fn tail(&mut self, last: u64, follow: bool, lines: &mut impl Lines) -> Result<(), AnswerFault> {
-        let mut next = self.covered().saturating_sub(last);
+    fn query(
+        &self,
+        query: Query,
+        order: LogOrder,
+        lines: &mut impl Lines,
+    ) -> Result<(), AnswerFault> {
+        let index = self.index.as_ref();
+        if order == LogOrder::Latest {
+            for found in find(&self.reader, index, &query)?.iter().rev() {
+                lines.line(&short(found.index, &found.json))?;
+            }
+            return Ok(());
+        }
+        let mut told = Ok(());
+        search(&self.reader, index, &query, &mut |found| {
+            told = lines.line(&short(found.index, &found.json));
+            if told.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        told
+    }
+
+    fn tail(
+        &mut self,
+        query: Query,
+        order: LogOrder,
+        follow: bool,
+        lines: &mut impl Lines,
+    ) -> Result<(), AnswerFault> {
+        let mut next = self.covered();
+        self.query(query.clone(), order, lines)?;
+        if !follow {
+            return self.tell_newer(lines);
+        }
+        let mut hint = None;
         loop {
-            for entry in self.reader.entries(next) {
-                let entry = entry?;
-                lines.line(&short(&entry))?;
-                next = entry.index + 1;
-            }
-            if !follow {
-                return self.tell_newer(lines);
-            }
             lines.wait(FOLLOW_EVERY)?;
             self.reader.refresh(&self.verifier)?;
+            let mut told = Ok(());
+            self.reader.visit(next, u64::MAX, hint, &mut |entry| {
+                (next, hint) = (entry.index + 1, Some(entry.batch));
+                if query.fits(entry.index, entry.json) {
+                    told = lines.line(&short(entry.index, entry.json));
+                }
+                if told.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            told?;
         }
     }
 
@@ -204,35 +242,38 @@ fn is_reading(entry: &[u8]) -> bool {
     memmem::find(entry, br#""act":"log.read""#).is_some()
 }
 
-fn short(entry: &Entry) -> String {
-    json!({ "index": entry.index, "entry": text(entry) }).to_string()
+fn short(index: u64, json: &[u8]) -> String {
+    json!({ "index": index, "entry": String::from_utf8_lossy(json) }).to_string()
 }
 
 fn text(entry: &Entry) -> String {
     String::from_utf8_lossy(&entry.json).into_owned()
 }
 
-fn query(request: &LogRequest) -> Result<Query, AnswerFault> {
-    let LogRequest::Query { who, kind, topic, decision, since_unix_nanos, until_unix_nanos, limit } =
-        request
-    else {
-        return Ok(Query::default());
-    };
-    let outcome = match decision.as_deref() {
+fn query(filter: &LogFilter, limit: u64, order: LogOrder) -> Result<Query, AnswerFault> {
+    let outcome = match filter.decision.as_deref() {
         None => None,
         Some("allow") => Some(Outcome::Allow),
         Some("deny") => Some(Outcome::Deny),
         Some(_) => return Err(AnswerFault::Decision),
     };
     Ok(Query {
-        who: who.clone(),
-        topic: topic.as_deref().map(TopicFilter::parse).transpose()?,
-        kind: kind.clone(),
+        who: filter.who.clone(),
+        about: None,
+        topic: filter.topic.as_deref().map(TopicFilter::parse).transpose()?,
+        kind: filter.kind.clone(),
         outcome,
-        since: since_unix_nanos.map(UnixNanos::new),
-        until: until_unix_nanos.map(UnixNanos::new),
-        limit: usize::try_from(limit.unwrap_or(LIMIT_DEFAULT)).unwrap_or(usize::MAX),
-        order: Order::NewestFirst,
+        why: filter.why.clone(),
+        level: filter.level.clone(),
+        since: filter.since_unix_nanos.map(UnixNanos::new),
+        until: filter.until_unix_nanos.map(UnixNanos::new),
+        after: filter.after,
+        before: filter.before,
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        order: match order {
+            LogOrder::Latest | LogOrder::Newest => Order::NewestFirst,
+            LogOrder::Oldest => Order::OldestFirst,
+        },
     })
 }
 
@@ -298,6 +339,10 @@ mod tests {
         kept.0
     }
 
+    fn tail(last: u64, follow: bool) -> LogRequest {
+        LogRequest::Tail { filter: LogFilter::default(), last, follow }
+    }
+
     #[test]
     fn an_entry_that_no_checkpoint_covers_is_shown_as_such_and_not_proven() {
         let dir = tempfile::tempdir().unwrap();
@@ -320,16 +365,13 @@ mod tests {
     fn what_no_checkpoint_covers_is_counted_behind_what_was_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let log = &mut reader(dir.path());
-        let [first, second, newer] = &ask(log, &LogRequest::Tail { last: 9, follow: false })[..]
-        else {
-            panic!()
-        };
+        let [first, second, newer] = &ask(log, &tail(9, false))[..] else { panic!() };
         assert_eq!((&first["index"], &second["index"]), (&0.into(), &1.into()));
         // Index 2, and not the trace behind it.
         assert_eq!(*newer, json!({ "newer": 1 }));
         // A follower sees them come.
         let mut kept = Kept(Vec::new());
-        let followed = log.answer(&LogRequest::Tail { last: 1, follow: true }, &mut kept);
+        let followed = log.answer(&tail(1, true), &mut kept);
         assert!(matches!(followed, Err(AnswerFault::Gone)));
         assert_eq!(kept.0.len(), 1);
     }
@@ -339,15 +381,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = &mut reader(dir.path());
         let mut of = |who: &str, limit| {
-            let request = LogRequest::Query {
-                who: Some(who.to_owned()),
-                kind: None,
-                topic: None,
-                decision: None,
-                since_unix_nanos: None,
-                until_unix_nanos: None,
-                limit: Some(limit),
-            };
+            let filter = LogFilter { who: Some(who.to_owned()), ..LogFilter::default() };
+            let order = LogOrder::Latest;
+            let request = LogRequest::Query { filter, limit: Some(limit), order };
             let found = ask(log, &request);
             let indices = found.iter().filter_map(|line| line["index"].as_u64());
             indices.collect::<Vec<_>>()

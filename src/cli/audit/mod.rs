@@ -4,26 +4,24 @@
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
 pub(super) mod answer;
+mod filter;
 mod print;
 mod read;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::filter::FilterArguments;
 use super::privacy::who_is::{self, WhoIsArguments};
 use super::{Answer, CliFailure};
-use crate::evidence::EntryType;
-use crate::identity::name::check_name;
-use crate::identity::{NameError, Role};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
     /// Derive the tree again from the bytes and check every checkpoint (exit 0 or 1)
     Verify(VerifyArguments),
-    /// Show the newest entries
+    /// Show the newest entries, and those that come
     Tail(TailArguments),
     /// Search entries
     Query(QueryArguments),
@@ -49,11 +47,14 @@ pub(super) struct VerifyArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct TailArguments {
+    #[command(flatten)]
+    filter: FilterArguments,
     /// Wait for more
     #[arg(short, long)]
     follow: bool,
-    /// How many
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    /// How many to begin with; with --after and -f, all that came since
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(..=10_000))]
     lines: u64,
     /// Print the entries as they are: one JSON object per line
     #[arg(long)]
@@ -62,35 +63,24 @@ pub(super) struct TailArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {
-    /// Only this device
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    device: Option<String>,
-    /// Only this peer, as role/name
-    #[arg(long, value_name = "ROLE/NAME", conflicts_with = "device", value_parser = who)]
-    who: Option<String>,
-    /// Only topics that match this Topic Filter
-    #[arg(long, value_name = "FILTER")]
-    topic: Option<String>,
-    /// Only this type of entry
-    #[arg(long = "type", value_name = "TYPE",
-        value_parser = PossibleValuesParser::new(EntryType::ALL.map(EntryType::as_str)))]
-    kind: Option<String>,
-    /// Only what was allowed, or denied
-    #[arg(long, value_enum)]
-    decision: Option<DecisionArgument>,
-    /// Not before: a time (2026-11-22T10:00:00Z) or an age (10m, 2h, 7d)
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Before: likewise
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
-    /// At most so many, the newest
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// At most so many
     #[arg(long, default_value_t = 100, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..=10_000))]
     limit: u64,
+    /// Which come first [default: the newest N, the newest last; with --after the oldest]
+    #[arg(long, value_enum)]
+    order: Option<OrderArgument>,
     /// Print the entries as they are: one JSON object per line
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArgument {
+    Newest,
+    Oldest,
 }
 
 #[derive(Args, Debug)]
@@ -114,29 +104,6 @@ pub(super) struct ProveArguments {
     json: bool,
 }
 
-/// A name that a certificate can have.
-fn name(text: &str) -> Result<String, NameError> {
-    check_name(text).map(|()| text.to_owned())
-}
-
-/// `role/name`, as entries have it.
-fn who(text: &str) -> Result<String, String> {
-    let roles = Role::ALL.map(Role::as_str).join(", ");
-    let Some((role, peer)) = text.split_once('/') else {
-        return Err(format!("write ROLE/NAME, for example device/press-7; roles are {roles}"));
-    };
-    if Role::parse(role).is_none() {
-        return Err(format!("`{role}` is not a role; roles are {roles}"));
-    }
-    name(peer).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecisionArgument {
-    Allow,
-    Deny,
-}
-
 /// One entry as a line for people.
 #[cfg(feature = "demo")]
 pub(super) fn describe(index: u64, json: &[u8]) -> String {
@@ -152,30 +119,5 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use crate::cli::Cli;
-
-    #[test]
-    fn a_search_for_what_no_entry_has_is_a_usage_error_that_lists_what_there_is() {
-        let said = |arguments: &str| {
-            let line = format!("avow audit query {arguments}");
-            let error = Cli::try_parse_from(line.split(' ')).err()?;
-            assert_eq!(error.exit_code(), 2);
-            Some(error.to_string())
-        };
-        assert!(said("--type nonsense").unwrap().contains("publish.refused"));
-        for who in ["press-7", "devices/press-7", "device/", "device/a/b", "device/*"] {
-            assert!(said(&format!("--who {who}")).is_some(), "{who}");
-        }
-        assert!(said("--who press-7").unwrap().contains("device/press-7"));
-        assert!(said("--device a/b").is_some());
-        assert_eq!(said("--type will --who operator/x"), None);
-        assert_eq!(said("--type publish.dup --device press-7"), None);
     }
 }

@@ -7,21 +7,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::answer::{AnswerFault, Lines, LogReader, open_reader};
-use super::{
-    DecisionArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print,
-};
+use super::answer::{AnswerFault, FOLLOW_EVERY, Lines, LogReader, open_reader};
+use super::{OrderArgument, ProveArguments, QueryArguments, ShowArguments, TailArguments, print};
 use crate::cli::files::{Access, create, create_dir, require_absent};
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, escape, escape_bytes};
 use crate::cli::{Answer, CliFailure, check, setting};
-use crate::identity::Role;
-use crate::server::admin::{Client, Lock, LogRequest, Request};
+use crate::server::admin::{Client, ClientError, Lock, LogOrder, LogRequest, Request};
 use crate::storage::{Index, Reader, RealDisk};
-use crate::time::UnixNanos;
 
 /// One line of an answer.
 #[derive(Deserialize)]
@@ -51,17 +45,21 @@ struct Line {
 }
 
 /// Lines of a reading without broker.
-struct Local<'f>(&'f mut dyn FnMut(&str));
+struct Local<'f> {
+    dir: &'f Path,
+    take: &'f mut dyn FnMut(&str),
+}
 
 impl Lines for Local<'_> {
     fn line(&mut self, line: &str) -> Result<(), AnswerFault> {
-        (self.0)(line);
+        (self.take)(line);
         Ok(())
     }
 
     fn wait(&mut self, duration: Duration) -> Result<(), AnswerFault> {
         std::thread::sleep(duration);
-        Ok(())
+        // What reads beside a broker asks it, so that the reading is in the log.
+        if Lock::is_held(self.dir).unwrap_or(false) { Err(AnswerFault::Gone) } else { Ok(()) }
     }
 }
 
@@ -92,7 +90,7 @@ fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(
         let is_show = matches!(request, LogRequest::Show { .. });
         let schemas = is_show.then(|| check::load_schemas(&config)).transpose()?.map(Arc::new);
         let mut log = LogReader { reader, verifier, index, schemas };
-        log.answer(&request, &mut Local(&mut take))?;
+        log.answer(&request, &mut Local { dir, take: &mut take })?;
     }
     match beyond {
         0 => {}
@@ -113,35 +111,41 @@ fn own_index(dir: &Path, directory: &Path, reader: &Reader<RealDisk>) -> Option<
     Some((lock, index))
 }
 
+/// The newest entries; with `-f` those that come, also past the end of a broker and the start of the
+/// next: until somebody ends it, or nobody reads what it prints.
 pub(super) fn tail(dir: &Path, arguments: &TailArguments) -> Result<Answer, CliFailure> {
-    let request = LogRequest::Tail { last: arguments.lines, follow: arguments.follow };
-    read(dir, request, &mut |line| {
-        print::entry(line.index, line.entry.as_bytes(), arguments.json);
-    })?;
-    Ok(Answer::Yes)
+    let mut filter = arguments.filter.filter(crate::cli::unix_now())?;
+    let (last, follow) = (arguments.lines, arguments.follow);
+    let mut told = false;
+    loop {
+        let request = LogRequest::Tail { filter: filter.clone(), last, follow };
+        let ended = read(dir, request, &mut |line| {
+            filter.after = Some(line.index);
+            print::entry(line.index, line.entry.as_bytes(), arguments.json);
+        });
+        match ended {
+            Err(CliFailure::Admin(ClientError::Io(_)) | CliFailure::Read(AnswerFault::Gone))
+                if follow =>
+            {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("note: a broker stopped or started; following the log on");
+                }
+                std::thread::sleep(FOLLOW_EVERY);
+            }
+            ended => return ended.map(|()| Answer::Yes),
+        }
+    }
 }
 
 pub(super) fn query(dir: &Path, arguments: &QueryArguments) -> Result<Answer, CliFailure> {
-    let now = crate::cli::unix_now();
-    let time = |text: &Option<String>| {
-        let time = text.as_deref().map(|text| parse_time(text, now)).transpose();
-        time.map(|time| time.map(UnixNanos::as_nanos))
+    let filter = arguments.filter.filter(crate::cli::unix_now())?;
+    let order = match arguments.order {
+        Some(OrderArgument::Newest) => LogOrder::Newest,
+        Some(OrderArgument::Oldest) => LogOrder::Oldest,
+        None if filter.after.is_some() => LogOrder::Oldest,
+        None => LogOrder::Latest,
     };
-    let device = arguments.device.as_ref();
-    let who = device.map(|name| format!("{}/{name}", Role::Device.as_str()));
-    let decision = arguments.decision.map(|decision| match decision {
-        DecisionArgument::Allow => "allow".to_owned(),
-        DecisionArgument::Deny => "deny".to_owned(),
-    });
-    let request = LogRequest::Query {
-        who: who.or_else(|| arguments.who.clone()),
-        kind: arguments.kind.clone(),
-        topic: arguments.topic.clone(),
-        decision,
-        since_unix_nanos: time(&arguments.since)?,
-        until_unix_nanos: time(&arguments.until)?,
-        limit: Some(arguments.limit),
-    };
+    let request = LogRequest::Query { filter, limit: Some(arguments.limit), order };
     let mut found = false;
     read(dir, request, &mut |line| {
         found = true;
@@ -248,33 +252,11 @@ pub(super) fn reindex(dir: &Path) -> Result<Answer, CliFailure> {
     Ok(Answer::Yes)
 }
 
-/// Reads an RFC 3339 time, or an age before `now`.
-fn parse_time(text: &str, now: UnixNanos) -> Result<UnixNanos, CliFailure> {
-    if let Some(age) = crate::config::parse_duration(text) {
-        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        return Ok(UnixNanos::new(now.as_nanos().saturating_sub(age)));
-    }
-    OffsetDateTime::parse(text, &Rfc3339)
-        .ok()
-        .and_then(|time| u64::try_from(time.unix_timestamp_nanos()).ok())
-        .map(UnixNanos::new)
-        .ok_or_else(|| CliFailure::Time(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
     use super::*;
-
-    #[test]
-    fn a_time_is_a_date_or_an_age() {
-        let now = UnixNanos::from_seconds(1_000_000);
-        assert_eq!(parse_time("10m", now).unwrap(), UnixNanos::from_seconds(999_400));
-        let date = parse_time("1970-01-02T00:00:00Z", now).unwrap();
-        assert_eq!(date, UnixNanos::from_seconds(86_400));
-        assert!(parse_time("yesterday", now).is_err());
-    }
 
     #[test]
     fn a_copy_that_cannot_be_locked_is_searched() {

@@ -10,11 +10,13 @@
 //! bounded.
 
 mod client;
+mod filter;
 mod lock;
 mod protocol;
 mod serve;
 
 pub use client::{Client, ClientError};
+pub use filter::{LogFilter, LogOrder};
 pub use lock::{Lock, LockError};
 pub use protocol::{ACTS, FACTS, LogRequest, RecordRequest, Request, RequestError};
 pub use serve::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Gone};

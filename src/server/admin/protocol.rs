@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::REQUEST_BYTES_MAX;
+use super::filter::{LogFilter, LogOrder};
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
@@ -81,29 +82,17 @@ pub struct RecordRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "read", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogRequest {
-    /// Entries that satisfy every condition that is given, oldest first.
+    /// Entries that satisfy every condition.
     Query {
-        /// The peer, as `role/name`.
+        /// The conditions.
         #[serde(default)]
-        who: Option<String>,
-        /// Type of the entry.
-        #[serde(default)]
-        kind: Option<String>,
-        /// Topic Filter that the entry's topic matches.
-        #[serde(default)]
-        topic: Option<String>,
-        /// `allow` or `deny`.
-        #[serde(default)]
-        decision: Option<String>,
-        /// Not before this wall-clock time, in nanoseconds since 1970.
-        #[serde(default)]
-        since_unix_nanos: Option<u64>,
-        /// Before this wall-clock time, in nanoseconds since 1970.
-        #[serde(default)]
-        until_unix_nanos: Option<u64>,
+        filter: LogFilter,
         /// How many at most.
         #[serde(default)]
         limit: Option<u64>,
+        /// Which of them, and in which order.
+        #[serde(default)]
+        order: LogOrder,
     },
     /// One entry and its body.
     Show {
@@ -115,8 +104,11 @@ pub enum LogRequest {
         /// Its index.
         index: u64,
     },
-    /// The newest entries, and with `follow` those that come.
+    /// The newest entries that satisfy every condition, and with `follow` those that come.
     Tail {
+        /// The conditions.
+        #[serde(default)]
+        filter: LogFilter,
         /// How many of the newest to begin with.
         #[serde(default)]
         last: u64,
@@ -202,13 +194,20 @@ mod tests {
                 subject: "device/press-7".to_owned(),
                 facts: vec![("serial".to_owned(), "0a".to_owned())],
             }),
-            Request::Log(LogRequest::Tail { last: 10, follow: true }),
+            Request::Log(LogRequest::Tail {
+                filter: LogFilter {
+                    who: Some("device/press-7".to_owned()),
+                    ..LogFilter::default()
+                },
+                last: 10,
+                follow: true,
+            }),
         ];
         let lines = requests.each_ref().map(|request| serde_json::to_string(request).unwrap());
         insta::assert_snapshot!(lines.join("\n"), @r#"
         {"request":"status"}
         {"request":"record","act":"certificate.issue","subject":"device/press-7","facts":[["serial","0a"]]}
-        {"request":"log","read":"tail","last":10,"follow":true}
+        {"request":"log","read":"tail","filter":{"who":"device/press-7"},"last":10,"follow":true}
         "#);
         for (line, request) in lines.iter().zip(requests) {
             assert_eq!(Request::parse(line.as_bytes()).unwrap(), request);

@@ -65,7 +65,8 @@ fn a_follower_that_goes_and_a_stop_end_its_thread() {
     let directory = tempfile::tempdir().unwrap();
     let _lock = Lock::acquire(directory.path()).unwrap();
     let admin = Admin::serve(directory.path(), service()).unwrap();
-    let follow = Request::Log(LogRequest::Tail { last: 0, follow: true });
+    let follow =
+        Request::Log(LogRequest::Tail { filter: Default::default(), last: 0, follow: true });
     let mut client = Client::connect(directory.path()).unwrap().unwrap();
     let mut seen = 0;
     let stopped = client.ask(&follow, |_| {
