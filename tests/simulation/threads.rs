@@ -203,7 +203,8 @@ fn the_index_never_speaks_of_entries_that_a_power_loss_took() {
         let disk = SimDisk::new(seed);
         let at_checkpoint =
             || Reader::open(disk.clone(), key().verifier(), Until::Checkpoint).unwrap();
-        drop(start(disk.clone(), WriterOptions::default(), None));
+        // Not only dropped: its threads would write beside those of the next.
+        start(disk.clone(), WriterOptions::default(), None).0.stop().unwrap();
         let (index, _) = Index::open(dir.path(), &at_checkpoint()).unwrap();
         let feed = IndexFeed::new(index.clone(), at_checkpoint(), key().verifier().clone());
         let checkpoint_interval = Duration::from_millis(1);
@@ -272,12 +273,10 @@ fn queries() -> Vec<Query> {
 fn answers(reader: &Reader<RealDisk>, index: Option<&Index>) -> Vec<(Query, Vec<Found>)> {
     let mut answers = Vec::new();
     for query in queries() {
-        for order in [Order::NewestFirst, Order::OldestFirst] {
-            for limit in [1, 10_000] {
-                let query = Query { order, limit, ..query.clone() };
-                let found = find(reader, index, &query).unwrap();
-                answers.push((query, found));
-            }
+        for (order, limit) in [(Order::NewestFirst, 3), (Order::OldestFirst, 10_000)] {
+            let query = Query { order, limit, ..query.clone() };
+            let found = find(reader, index, &query).unwrap();
+            answers.push((query, found));
         }
     }
     answers
@@ -302,8 +301,8 @@ fn the_index_answers_as_a_scan_of_everything_would_also_when_built_again() {
         assert!(found.iter().map(|found| found.index).eq(expected), "{query:?}");
         assert!(found.iter().all(|found| found.json == entry(found.index).as_bytes()));
     }
-    let is_known = |(query, found): &(Query, Vec<Found>)| query.limit < 10_000 || !found.is_empty();
-    assert!(indexed.iter().filter(|answer| !is_known(answer)).count() == 4, "all but two find");
+    let empty = indexed.iter().filter(|(_, found)| found.is_empty());
+    assert_eq!(empty.count(), 4, "all queries but two find something");
 
     index.refill(&reader).unwrap();
     assert_eq!(answers(&reader, Some(&index)), indexed, "after a refill");
