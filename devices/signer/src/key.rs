@@ -45,6 +45,9 @@ pub enum SignError {
     /// A device signs a number once: see [`crate::Signer::restart`].
     #[error("the last sequence number of this epoch was used")]
     SequenceEnded,
+    /// A batch has a bound: cover it first.
+    #[error("the batch is full, and must be covered before it goes on")]
+    Uncovered,
 }
 
 impl SigningKey {

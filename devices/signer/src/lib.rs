@@ -32,11 +32,16 @@
 //! # Ok::<(), avow_signer::SignError>(())
 //! ```
 
+mod batch;
 mod cbor;
 mod key;
 mod signer;
 mod statement;
 
+pub use batch::{
+    BATCH_MESSAGES_MAX, BatchBounds, BatchSigner, COVER_TOPIC, COVER_TYPE, CoverClaims, Head,
+    LINK_PROPERTY, Link, UnsignedCover,
+};
 pub use key::{Algorithm, SignError, SigningKey};
 pub use signer::{Signer, SignerOptions};
 pub use statement::{CTI_BYTES, Claims, MESSAGE_TYPE, Message, SALT_BYTES, Signed, Unsigned};

@@ -18,14 +18,14 @@ pub const SALT_BYTES: usize = 16;
 pub const CTI_BYTES: usize = 16;
 
 /// SHA-256 among the algorithms of COSE (RFC 9054).
-const ALG_SHA256: i64 = -16;
+pub(crate) const ALG_SHA256: i64 = -16;
 /// `application/octet-stream` among the content formats of CoAP: salt and payload are bytes.
 const OCTET_STREAM: i64 = 42;
 /// Header label of the salt, and of an embedded payload; both unprotected.
 const LABEL_SALT: i64 = -65_537;
 const LABEL_PAYLOAD: i64 = -65_538;
 /// Private claims.
-const CLAIM_EPOCH: i64 = -65_537;
+pub(crate) const CLAIM_EPOCH: i64 = -65_537;
 const CLAIM_SEQ: i64 = -65_538;
 const CLAIM_MANNER: i64 = -65_539;
 
@@ -85,11 +85,7 @@ impl Unsigned {
         message: &Message<'_>,
         salt: [u8; SALT_BYTES],
     ) -> Self {
-        let mut context = Context::new(&SHA256);
-        context.update(&salt);
-        context.update(message.payload);
-        let mut commitment = [0; 32];
-        commitment.copy_from_slice(context.finish().as_ref());
+        let commitment = commitment(&salt, message.payload);
         Self { protected: protected(algorithm, claims, message), commitment, salt }
     }
 
@@ -137,8 +133,22 @@ impl Signed {
     }
 }
 
+/// C: what is signed in place of the payload.
+pub(crate) fn commitment(salt: &[u8; SALT_BYTES], payload: &[u8]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    context.update(salt);
+    context.update(payload);
+    let mut commitment = [0; 32];
+    commitment.copy_from_slice(context.finish().as_ref());
+    commitment
+}
+
+/// QoS + 4 × RETAIN.
+pub(crate) fn manner(message: &Message<'_>) -> u8 {
+    message.qos | u8::from(message.retain) << 2
+}
+
 fn protected(algorithm: Algorithm, claims: &Claims<'_>, message: &Message<'_>) -> Vec<u8> {
-    let manner = u64::from(message.qos) | u64::from(message.retain) << 2;
     let mut cbor = Cbor::default();
     cbor.map(6);
     cbor.integer(1).integer(algorithm.number());
@@ -150,7 +160,7 @@ fn protected(algorithm: Algorithm, claims: &Claims<'_>, message: &Message<'_>) -
     cbor.integer(7).bytes(claims.cti);
     cbor.integer(CLAIM_EPOCH).unsigned(claims.epoch);
     cbor.integer(CLAIM_SEQ).unsigned(claims.seq);
-    cbor.integer(CLAIM_MANNER).unsigned(manner);
+    cbor.integer(CLAIM_MANNER).unsigned(manner(message).into());
     cbor.integer(16).text(MESSAGE_TYPE);
     cbor.integer(34).array(2).integer(ALG_SHA256).bytes(claims.certificate_sha256);
     cbor.integer(258).integer(ALG_SHA256);
