@@ -152,6 +152,7 @@ fn settings() -> Outcome<Settings> {
         policy: Arc::new(Policy::parse("policy.toml", POLICY)?),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none)?),
         limits,
+        statements: Default::default(),
         config_sha256: [0; 32],
         seed: [7; 32],
     })
@@ -221,6 +222,7 @@ impl Plant {
                 identity: Identity::new("plant", role, name, "plant")?,
                 x5t: [0; 32],
                 spki_sha256: [0; 32],
+                key: None,
                 issuer_name: String::new(),
                 serial: String::new(),
                 not_before: UnixNanos::new(0),

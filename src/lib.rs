@@ -4,10 +4,10 @@
 //! check that is skipped does not compile:
 //!
 //! ```text
-//!  bytes ─► Identity ─► Received ─► Authorized ─► Admitted ─► Conforming ─► append ═fdatasync═► Recorded ─► deliver ─► ack
-//!           identity    session     policy        limits      schema        evidence           evidence    routing    broker
-//!                          │            │             │           │
-//!                          └────────────┴── Refusal ──┴───────────┘   recorded too, then answered with a Reason Code
+//!  bytes ─► Identity ─► Received ─► Authorized ─► Admitted ─► Conforming ─► Attested ─► append ═fdatasync═► Recorded ─► deliver ─► ack
+//!           identity    session     policy        limits      schema        evidence    evidence           evidence    routing    broker
+//!                          │            │             │           │             │
+//!                          └────────────┴── Refusal ──┴───────────┴─────────────┘   recorded too, then answered with a Reason Code
 //! ```
 //!
 //! The rooms below stand in the order a message meets them; each knows only what came before it

@@ -4,8 +4,10 @@
 //! peer does wrong on the wire is a [`crate::mqtt::Violation`], what goes wrong in the broker is a
 //! Fault.
 
+mod statement;
 mod token;
 
+pub use statement::StatementRefusal;
 pub use token::{Claim, TokenRefusal};
 
 use crate::mqtt::ReasonCode;
@@ -83,6 +85,8 @@ pub enum Refusal {
     AuthenticationMethod,
     /// The token is no credential.
     Token(TokenRefusal),
+    /// The device's statement does not carry the message.
+    Statement(StatementRefusal),
     /// The Maximum Packet Size of the client is smaller than the CONNACK that would accept it.
     PacketSizeTooSmall,
 }
@@ -127,6 +131,8 @@ impl Refusal {
             Self::RetainedFull => ("retained.full", R::QuotaExceeded),
             Self::AuthenticationMethod => ("auth.method", R::BadAuthenticationMethod),
             Self::Token(token) => (token.name(), R::NotAuthorized),
+            Self::Statement(refusal) if refusal.is_quota() => (refusal.name(), R::QuotaExceeded),
+            Self::Statement(refusal) => (refusal.name(), R::NotAuthorized),
             Self::PacketSizeTooSmall => ("session.packet_bytes", R::PacketTooLarge),
         }
     }
@@ -161,6 +167,12 @@ impl From<TokenRefusal> for Refused {
     fn from(token: TokenRefusal) -> Self {
         let detail = token.claim().map(|claim| claim.as_str().into());
         Self { refusal: Refusal::Token(token), by: None, detail }
+    }
+}
+
+impl From<StatementRefusal> for Refused {
+    fn from(refusal: StatementRefusal) -> Self {
+        Refusal::Statement(refusal).into()
     }
 }
 

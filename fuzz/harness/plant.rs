@@ -121,6 +121,7 @@ fn settings(life: u8) -> Settings {
         limits,
         privacy: avow::evidence::Privacy::PLAIN,
         about: About { sys_interval_seconds: 0, server_reference: None },
+        statements: Default::default(),
         config_sha256: [0; 32],
         seed: [life; 32],
     }
@@ -191,6 +192,7 @@ impl Plant {
                 identity: identity.clone(),
                 x5t: [0; 32],
                 spki_sha256: [0; 32],
+                key: None,
                 issuer_name: String::new(),
                 serial: String::new(),
                 not_before: UnixNanos::new(0),

@@ -470,7 +470,10 @@ impl History {
                 assert!(is_rude, "a client that kept the rules broke them: {event:?}");
             }
             Output::Event(_) | Output::Administered { .. } => {}
-            Output::Sequence { .. } | Output::Stopped => panic!("{output:?}"),
+            // Nobody has a certificate whose key could sign.
+            Output::Verify { .. } | Output::Sequence { .. } | Output::Stopped => {
+                panic!("{output:?}")
+            }
         }
     }
 

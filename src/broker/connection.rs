@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::credential::Credential;
 use super::input::{ConnectionFacts, ConnectionId};
+use super::publish::Verifying;
 use crate::identity::Identity;
 use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
 use crate::routing::{Delivery, SessionKey, Subscription};
@@ -41,6 +42,10 @@ pub(super) struct Connection {
     pub(super) unanswered: u32,
     /// Whether a 3.x client is not read because those are too many.
     pub(super) held_back: bool,
+    /// The message whose signature is being checked, and what has come behind it.
+    pub(super) verifying: Option<Box<Verifying>>,
+    /// Whether it is not read because something waits behind that message.
+    pub(super) paused_for_verdict: bool,
     /// Bytes of deliveries handed to the shell and not yet written.
     pub(super) outstanding_bytes: usize,
     /// Index of the `cert` entry of its certificate, from CONNECT on.
@@ -76,6 +81,8 @@ impl Connection {
             unacknowledged: 0,
             unanswered: 0,
             held_back: false,
+            verifying: None,
+            paused_for_verdict: false,
             outstanding_bytes: 0,
             certificate_index: None,
             connect_index: None,

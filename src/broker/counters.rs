@@ -125,6 +125,7 @@ impl Traffic {
             | Output::Resume { .. }
             | Output::Close { .. }
             | Output::Sequence { .. }
+            | Output::Verify { .. }
             | Output::Administered { .. }
             | Output::Event(_)
             | Output::Stopped => {}

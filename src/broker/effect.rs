@@ -2,11 +2,11 @@
 
 use super::credential::Renewal;
 use super::input::ConnectionId;
+use crate::evidence::Attested;
 use crate::mqtt::{
     Connect, EncodedPublish, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will,
 };
 use crate::routing::{Reserved, SessionKey, Subscription};
-use crate::schema::Conforming;
 use crate::session::Author;
 use crate::time::Instant;
 
@@ -109,7 +109,7 @@ pub(super) struct Granted {
 /// A PUBLISH (or a Will) that goes on to subscribers.
 #[derive(Debug)]
 pub(super) struct AcceptedPublish {
-    pub(super) conforming: Conforming,
+    pub(super) attested: Attested,
     /// Place of its entry in the batch.
     pub(super) offset: u64,
     pub(super) arrived: Instant,

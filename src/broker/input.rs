@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::evidence::{PseudonymKey, Synced};
-use crate::identity::{CertificateFacts, CertificationPath, Identity};
+use crate::evidence::{PseudonymKey, Synced, Verified};
+use crate::identity::{CertificateFacts, CertificationPath, DeviceKey, Identity};
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
 use crate::time::{Instant, UnixNanos};
 
@@ -37,6 +37,8 @@ pub struct Certified {
     pub x5t: [u8; 32],
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub spki_sha256: [u8; 32],
+    /// Its key, if statements can be signed with it.
+    pub key: Option<DeviceKey>,
     /// Distinguished name of its issuer, as text.
     pub issuer_name: String,
     /// Its serial number, lower-case hex.
@@ -56,6 +58,7 @@ impl From<&CertificateFacts> for Certified {
             identity: facts.identity().clone(),
             x5t: *facts.x5t(),
             spki_sha256: *facts.spki_sha256(),
+            key: facts.key().cloned(),
             issuer_name: facts.issuer_name().to_owned(),
             serial: facts.serial().to_owned(),
             not_before: facts.not_before(),
@@ -126,6 +129,13 @@ pub enum Input {
     },
     /// When the writer has a batch on disk. Batches come back in the order they were given.
     Sequenced(Synced),
+    /// When the signature of a message was looked at: answers [`super::Output::Verify`].
+    Verified {
+        /// The connection, which may be gone.
+        connection: ConnectionId,
+        /// What [`crate::evidence::VerifyJob::run`] said.
+        verified: Verified,
+    },
     /// When a handshake was refused before there was an identity.
     HandshakeRefused {
         /// Address of the peer.

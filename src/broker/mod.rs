@@ -48,14 +48,15 @@ pub use input::{
     Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, SERVER_STARTING,
 };
 pub use output::{Event, EventKind, Output};
-pub use settings::{About, Backlog, Settings};
+pub use settings::{About, Backlog, Settings, StatementBounds};
 
 use connection::{Connection, Session};
 use durable::Recovering;
 use effect::Effect;
 use ledger::{Closed, Ledger};
+use publish::Held;
 
-use crate::evidence::{DecisionIds, Synced};
+use crate::evidence::{DecisionIds, Synced, Windows};
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::mqtt::{ClientId, Packet};
@@ -93,6 +94,13 @@ pub struct Broker {
     refusals: record::RefusalCounts,
     /// Which numbers of payloads were seen.
     sequences: Sequences,
+    /// Which signed messages were seen.
+    windows: Windows,
+    gaps: publish::Gaps,
+    /// The next signature to be checked.
+    next_ticket: u64,
+    /// The connection whose message waits for its signature, since it was handled.
+    began_verifying: Option<ConnectionId>,
     /// Messages in all queues; bytes of those, and of what waits to be acknowledged.
     queued: (u64, u64),
     /// Sessions that the log tells of.
@@ -136,6 +144,10 @@ impl Broker {
             timers: Timers::new(),
             refusals: record::RefusalCounts::default(),
             sequences: settings.schemas.sequences(&settings.seed),
+            windows: Windows::default(),
+            gaps: publish::Gaps::default(),
+            next_ticket: 0,
+            began_verifying: None,
             queued: (0, 0),
             durable_sessions: 0,
             releasing: 0,
@@ -159,16 +171,26 @@ impl Broker {
                 self.counters.traffic.packets_received += packets.len() as u64;
                 if let Some(known) = self.connections.get_mut(&connection) {
                     known.last_heard = now.instant;
+                    if known.verifying.is_some() {
+                        return self.hold(connection, Held::Packets(packets.into()));
+                    }
                 }
-                for packet in packets {
-                    self.handle_packet(now, connection, packet);
-                }
+                self.handle_packets(now, connection, packets.into());
+            }
+            Input::Verified { connection, verified } => {
+                self.handle_verified(now, connection, &verified);
             }
             Input::Violated { connection, violation, version } => {
+                if self.is_verifying(connection) {
+                    return self.hold(connection, Held::Violated(violation, version));
+                }
                 if let Some(known) = self.connections.get_mut(&connection) {
                     known.version = known.version.or(version);
                 }
                 self.violate(now, connection, &violation);
+            }
+            Input::Closed { connection, cause } if self.is_verifying(connection) => {
+                self.hold(connection, Held::Closed(cause));
             }
             Input::Closed { connection, cause } => self.handle_closed(now, connection, cause),
             Input::Written { connection, bytes } => self.handle_written(now, connection, bytes),
@@ -234,6 +256,16 @@ impl Broker {
         self.counters.subscriptions_live = self.subscriptions.len() as u64;
         self.counters.retained_live = self.retained.len() as u64;
         &self.counters
+    }
+
+    /// Packets in order, as far as a message waits for its signature: the others wait behind it.
+    fn handle_packets(&mut self, now: Now, id: ConnectionId, mut packets: VecDeque<Packet>) {
+        while let Some(packet) = packets.pop_front() {
+            self.handle_packet(now, id, packet);
+            if self.began_verifying.take().is_some() {
+                return self.hold(id, Held::Packets(packets));
+            }
+        }
     }
 
     /// One packet, through the table of phases.

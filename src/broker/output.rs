@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::input::ConnectionId;
-use crate::evidence::{Batch, BatchId};
+use crate::evidence::{Batch, BatchId, VerifyJob};
 use crate::identity::Identity;
 use crate::mqtt::{EncodedPublish, Packet, PacketId};
 
@@ -42,6 +42,14 @@ pub enum Output {
     Close {
         /// The connection.
         connection: ConnectionId,
+    },
+    /// Check this signature, on any thread; [`super::Input::Verified`] answers it. A connection has
+    /// one at a time.
+    Verify {
+        /// The connection.
+        connection: ConnectionId,
+        /// The work.
+        job: VerifyJob,
     },
     /// Bring this batch to disk; [`super::Input::Sequenced`] answers it.
     Sequence {

@@ -1,6 +1,8 @@
-//! The line. Two functions: [`Broker::accept`] walks a PUBLISH from received over authorized and
-//! admitted to conforming and puts it, with its evidence, into the open batch;
-//! [`Broker::release`] resumes it when that batch is on disk: recorded, routed, acknowledged.
+//! The line. [`Broker::accept`] walks a PUBLISH from received over authorized and admitted to
+//! conforming, and sees what it rests on; [`Broker::proceed`] puts what is attested, with its
+//! evidence, into the open batch; [`Broker::release`] resumes it when that batch is on disk:
+//! recorded, routed, acknowledged. A message that its device has signed waits for its signature
+//! between the first two.
 //!
 //! Every step consumes the proof of the step before it, so a step left out does not compile. Below
 //! are the steps up to conforming; what becomes of a message that stops, what is recorded, and what
@@ -9,23 +11,29 @@
 mod answer;
 mod entry;
 mod retain;
+mod signed;
 mod stop;
+mod verify;
 
 use std::time::Duration;
 
 pub(super) use self::entry::Ingress;
+pub(super) use self::signed::Gaps;
 use self::stop::Stopped;
+pub(super) use self::verify::{Held, Verifying};
 use super::Broker;
 use super::effect::{AcceptedPublish, Acknowledge, Effect};
 use super::input::ConnectionId;
 use super::output::Output;
-use crate::evidence::{Recorded, Synced};
-use crate::limits::Admission;
-use crate::mqtt::{Publish, QoS, ReasonCode, Violation};
+use crate::evidence::{Attested, Recorded, Statement, Synced};
+use crate::limits::{Admission, Admitted};
+use crate::mqtt::{Publish, QoS, ReasonCode, TopicName, Violation};
+use crate::policy::EvidenceRule;
+use crate::refusal::{Refused, StatementRefusal};
 use crate::routing::{Message, SessionKey};
 use crate::schema::{Conforming, Outcome};
-use crate::session::Received;
-use crate::time::Now;
+use crate::session::{Author, Received};
+use crate::time::{Instant, Now};
 
 impl Broker {
     /// Walks the line up to the open batch.
@@ -44,26 +52,35 @@ impl Broker {
             }
             Err(stopped) => return self.refuse_publish(now, id, *stopped),
         };
+        match self.examine(now, id, session, conforming) {
+            Ok(Some(attested)) => self.proceed(now, (id, session), attested, now.instant),
+            // Its signature is being checked.
+            Ok(None) => {}
+            Err(stopped) => self.refuse_publish(now, id, *stopped),
+        }
+    }
+
+    /// Puts a message that `arrived` a while ago into the open batch.
+    fn proceed(
+        &mut self,
+        now: Now,
+        (id, session): (ConnectionId, SessionKey),
+        attested: Attested,
+        arrived: Instant,
+    ) {
+        let conforming = attested.conforming();
         let publish = conforming.admitted().authorized().received().publish();
         let (packet_id, qos) = (publish.packet_id, publish.qos);
-        // What PUBREC will refuse holds no identifier: PUBREL never comes for it. [MQTT-4.3.3-9]
-        let v5 = self.connections.get(&id).is_some_and(super::Connection::is_v5);
-        let refused = v5 && matches!(conforming.outcome(), Outcome::Quarantined { .. });
-        if let (false, Some(packet_id), QoS::ExactlyOnce, Some(session)) =
-            (refused, packet_id, qos, self.sessions.get_mut(&session))
-        {
-            session.inbound.receive(packet_id);
-        }
+        self.take_packet_id(id, session, conforming);
         let decision = self.decide();
-        let offset = self.record_publish(now, Ingress::Client(id), &decision, &conforming);
+        let offset = self.record_publish(now, Ingress::Client(id), &decision, &attested);
         let acknowledge = packet_id.map(|packet_id| {
-            let (reason, reason_string) = self.outcome_reason(id, &decision, &conforming);
+            let (reason, reason_string) = self.outcome_reason(id, &decision, conforming);
             Acknowledge { connection: id, packet_id, qos, reason, reason_string }
         });
-        let arrived = now.instant;
-        let reserved = self.reserve_retained(&conforming);
+        let reserved = self.reserve_retained(conforming);
         self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
-            conforming,
+            attested,
             offset,
             arrived,
             session: Some(session),
@@ -72,12 +89,26 @@ impl Broker {
         })));
     }
 
+    /// The identifier of a QoS 2 message is taken until PUBREL.
+    fn take_packet_id(&mut self, id: ConnectionId, session: SessionKey, conforming: &Conforming) {
+        let publish = conforming.admitted().authorized().received().publish();
+        // What PUBREC will refuse holds no identifier: PUBREL never comes for it. [MQTT-4.3.3-9]
+        let v5 = self.connections.get(&id).is_some_and(super::Connection::is_v5);
+        let refused = v5 && matches!(conforming.outcome(), Outcome::Quarantined { .. });
+        if let (false, Some(packet_id), QoS::ExactlyOnce, Some(session)) =
+            (refused, publish.packet_id, publish.qos, self.sessions.get_mut(&session))
+        {
+            session.inbound.receive(packet_id);
+        }
+    }
+
     /// Resumes the line: the message and its evidence are on disk.
     pub(super) fn release(&mut self, now: Now, accepted: AcceptedPublish, synced: &Synced) {
-        let AcceptedPublish { conforming, offset, arrived, session, acknowledge, reserved } =
+        let AcceptedPublish { attested, offset, arrived, session, acknowledge, reserved } =
             accepted;
         self.retained.give_back(reserved);
-        let recorded = Recorded::new(conforming, offset, synced);
+        let recorded = Recorded::new(attested, offset, synced);
+        self.place_signed(&recorded);
         self.counters.publishes_recorded += 1;
         let kept = self.settings.bounds.message_expiry_seconds_max;
         let message = Message::new(&recorded, session, arrived, kept);
@@ -127,7 +158,41 @@ impl Broker {
                 return Err(BEYOND_RECEIVE_MAXIMUM);
             }
         }
-        Ok(Some((key, Received::new(author, topic, publish))))
+        Ok(Some((key, self.unwrap_payload(author, topic, publish))))
+    }
+
+    /// What a 3.x client sends where a statement is asked for is an object with its payload in it:
+    /// what is judged, recorded and delivered is the payload.
+    fn unwrap_payload(
+        &self,
+        author: Author,
+        topic: TopicName,
+        mut publish: Box<Publish>,
+    ) -> Received {
+        let asked =
+            !author.version().is_v5() && self.settings.policy.asks_for_statement(&author, &topic);
+        let embedded = asked.then(|| Statement::parse_embedding(&publish.payload).ok()).flatten();
+        let Some((_, payload)) = embedded else { return Received::new(author, topic, publish) };
+        let object = std::mem::replace(&mut publish.payload, payload);
+        Received::new(author, topic, publish).taken_out_of(object)
+    }
+
+    /// A 3.x client whose payload is no object with a statement is told that, not that its payload
+    /// does not conform.
+    fn check_statement(admitted: &Admitted) -> Result<(), Refused> {
+        let authorized = admitted.authorized();
+        let received = authorized.received();
+        let is_v5 = received.author().version().is_v5();
+        if is_v5 || received.embedding().is_some() {
+            return Ok(());
+        }
+        match authorized.evidence_rule() {
+            EvidenceRule::Signed => {
+                let parsed = Statement::parse_embedding(&received.publish().payload);
+                Err(parsed.err().unwrap_or(StatementRefusal::Missing).into())
+            }
+            EvidenceRule::Asserted | EvidenceRule::Batched => Ok(()),
+        }
     }
 
     /// Authorized, admitted, conforming: the judgements, in order. A pause asks that the reader be
@@ -161,6 +226,10 @@ impl Broker {
             }
         };
         self.counters.publishes_admitted += 1;
+        if let Err(refused) = Self::check_statement(&admitted) {
+            let received = admitted.into_authorized().into_received();
+            return Err(Stopped::at(received, refused, v3, false));
+        }
         match self.settings.schemas.check(admitted, now.unix, &mut self.sequences) {
             Ok(conforming) => {
                 if conforming.freshness().flags().next().is_some() {

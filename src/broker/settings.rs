@@ -32,11 +32,32 @@ pub struct Settings {
     pub privacy: Privacy,
     /// What the broker says of itself.
     pub about: About,
+    /// What statements of devices must say, and how many devices may sign.
+    pub statements: StatementBounds,
     /// SHA-256 of the configuration file, for the `config` entry.
     pub config_sha256: [u8; 32],
     /// Randomness for salts, decision ids and assigned Client Identifiers. Must be fresh at every
     /// start, and secret.
     pub seed: [u8; 32],
+}
+
+/// What is asked of devices that sign their messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementBounds {
+    /// The origin of our log: whom a statement must be for.
+    pub audience: Arc<str>,
+    /// How far the time of a statement may be from ours before its entry says so, or the rule
+    /// refuses it; in seconds.
+    pub clock_seconds: u32,
+    /// Most devices whose sequence numbers are remembered. They are never forgotten: each takes
+    /// some 3 KiB.
+    pub signers_max: u32,
+}
+
+impl Default for StatementBounds {
+    fn default() -> Self {
+        Self { audience: "plant".into(), clock_seconds: 300, signers_max: 65_536 }
+    }
 }
 
 /// What the broker says of itself, and where it sends its clients.

@@ -94,6 +94,7 @@ pub(crate) fn settings() -> Settings {
         limits: LimitsConfig::default(),
         privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
+        statements: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],
     }

@@ -53,10 +53,7 @@ impl Broker {
             Timer::KeepAlive(id) => self.check_keep_alive(now, id),
             Timer::CredentialEnd(id) => self.check_credential(now, id),
             Timer::Unpause(id) => {
-                let known = self.connections.get(&id);
-                if known.is_some_and(|known| known.phase == Phase::Connected && !known.held_back) {
-                    self.outputs.push_back(Output::Resume { connection: id });
-                }
+                self.resume(now, id);
             }
             Timer::SessionExpiry(key) => self.check_session(now, key),
             Timer::WillDelay(key) => {
@@ -72,6 +69,15 @@ impl Broker {
                 self.expire_retained(now);
                 self.timers.set(now.instant.after(RETAINED_WALK), RETAINED);
             }
+        }
+    }
+
+    /// Lets a client go on, unless something else holds it up.
+    pub(super) fn resume(&mut self, now: Now, id: ConnectionId) {
+        let Some(known) = self.connections.get(&id) else { return };
+        let is_held = known.held_back || known.paused_for_verdict;
+        if known.phase == Phase::Connected && !is_held && known.unread_until <= now.instant {
+            self.outputs.push_back(Output::Resume { connection: id });
         }
     }
 
@@ -92,7 +98,7 @@ impl Broker {
         let silence = silence_max(connection.keep_alive_seconds);
         // Silence is the client's. While we do not read it, there is nothing to be heard.
         let mut due = connection.last_heard.max(connection.unread_until).after(silence);
-        if self.is_backlogged() || connection.held_back {
+        if self.is_backlogged() || connection.held_back || connection.paused_for_verdict {
             due = due.max(now.instant.after(silence));
         }
         if due <= now.instant {

@@ -11,18 +11,18 @@ use super::effect::{AcceptedPublish, Effect};
 use super::output::{Event, EventKind, Output};
 use super::publish::Ingress;
 use super::record::{beginning, refusal_fields};
-use crate::evidence::{Body, EntryType, EntryWriter};
+use crate::evidence::{Attested, Body, EntryType, EntryWriter};
 use crate::limits::Admitted;
 use crate::mqtt::{Publish, Will};
 use crate::refusal::{Refusal, Refused};
 use crate::routing::SessionKey;
-use crate::schema::{Conforming, Outcome};
+use crate::schema::Outcome;
 use crate::session::{Author, Received, Timer};
 use crate::time::{Instant, Now};
 
 impl Broker {
     /// Judges a Will as if it were published now.
-    pub(super) fn judge_will(&self, author: &Author, will: &Will) -> Result<Conforming, Refused> {
+    pub(super) fn judge_will(&self, author: &Author, will: &Will) -> Result<Attested, Refused> {
         let bounds = &self.settings.bounds;
         if will.topic.as_str().len() > usize::from(bounds.topic_bytes_max) {
             return Err(Refusal::TopicTooLong.into());
@@ -51,7 +51,10 @@ impl Broker {
         let authorized =
             self.settings.policy.authorize(received).map_err(|(_, refused)| refused)?;
         let admitted = Admitted::for_will(authorized);
-        self.settings.schemas.check_will(admitted).map_err(|(_, refused)| refused)
+        let conforming =
+            self.settings.schemas.check_will(admitted).map_err(|(_, refused)| refused)?;
+        // The broker publishes it, when nobody knows: no device can have signed that.
+        Attested::asserted(conforming).map_err(|unattested| unattested.refused)
     }
 
     /// The connection of a session ended without calling its Will off: publishes it now or sets
@@ -105,18 +108,19 @@ impl Broker {
     ) {
         let decision = self.decide();
         let (kind, refused) = match self.judge_will(author, will) {
-            Ok(conforming) => {
+            Ok(attested) => {
+                let conforming = attested.conforming();
                 let refused = match conforming.outcome() {
                     Outcome::Quarantined { refused, .. } => Some(refused.clone()),
                     Outcome::Conforms { .. } | Outcome::Unchecked | Outcome::Opaque => None,
                 };
                 let offset = {
                     let ingress = Ingress::Will { connect_index };
-                    self.record_publish(now, ingress, &decision, &conforming)
+                    self.record_publish(now, ingress, &decision, &attested)
                 };
-                let reserved = self.reserve_retained(&conforming);
+                let reserved = self.reserve_retained(conforming);
                 self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
-                    conforming,
+                    attested,
                     offset,
                     arrived: now.instant,
                     session: Some(key),

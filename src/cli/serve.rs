@@ -15,7 +15,7 @@ use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
 use super::privacy::keeper::Keeper;
 use super::privacy::keys::PseudonymKeys;
 use super::{Answer, CliFailure, check, files, record, setting};
-use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings};
+use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings, StatementBounds};
 use crate::config::{ClientCertificate, Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, Privacy, VerifierKey};
 use crate::limits::AddressLimiter;
@@ -117,6 +117,12 @@ impl Serving {
                 key: Some(keys.newest(clock.now().unix)?.key),
             },
             about: config.about.clone(),
+            statements: StatementBounds {
+                audience: Arc::from(config.evidence.origin.as_str()),
+                clock_seconds: u32::try_from(config.evidence.device_clock_tolerance.as_secs())
+                    .unwrap_or(u32::MAX),
+                signers_max: config.evidence.signers_max,
+            },
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
                 .first_chunk()
@@ -378,6 +384,7 @@ fn bounds(config: &Config) -> Bounds {
         connect_max: config.listen.connect_timeout,
         connect_bytes_max: usize_of(u64::from(config.bounds.connect_bytes_max)),
         packet_bytes_max: packet,
+        verify_threads: config.evidence.verify_threads,
         // Room for what the core may hand over, and for its last packets beside that.
         out_bytes_max: default.out_bytes_max.max(2 * outbound + 2 * packet),
         ..default

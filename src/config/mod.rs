@@ -207,6 +207,12 @@ pub struct Evidence {
     pub backlog_entries_max: u32,
     /// What happens when evidence cannot be written.
     pub on_evidence_failure: OnEvidenceFailure,
+    /// How far the time of a device's statement may be from ours.
+    pub device_clock_tolerance: Duration,
+    /// Most devices that may sign their messages.
+    pub signers_max: u32,
+    /// Threads that check signatures; none: as many as suit the machine.
+    pub verify_threads: Option<usize>,
 }
 
 /// What happens when evidence cannot be written. There is one answer; it stands in the file so

@@ -334,6 +334,9 @@ const EVIDENCE: &[&str] = &[
     "backlog_bytes_max",
     "backlog_entries_max",
     "on_evidence_failure",
+    "device_clock_tolerance",
+    "signers_max",
+    "verify_threads",
 ];
 
 fn evidence(
@@ -367,6 +370,15 @@ fn evidence(
             OnEvidenceFailure::Refuse,
             &[("refuse", OnEvidenceFailure::Refuse)],
         ),
+        device_clock_tolerance: s.duration(
+            "device_clock_tolerance",
+            millis(300_000),
+            millis(1_000)..=millis(86_400_000),
+        ),
+        signers_max: narrow(s.count("signers_max", 65_536, 1..=10_000_000)),
+        verify_threads: usize::try_from(s.count("verify_threads", 0, 0..=64))
+            .ok()
+            .filter(|threads| *threads > 0),
     };
     if evidence.segment_bytes < 2 * evidence.backlog_bytes_max {
         s.report(s.span_of("segment_bytes"), ConfigProblem::SegmentBelowBacklog);

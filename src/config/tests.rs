@@ -177,6 +177,17 @@ fn bounds_hold_at_the_edge_and_one_past_it() {
     let with = |value: &str| format!("{LEAST}[mqtt]\npacket_bytes_max = {value}\n");
     assert!(Config::parse(&with("\"1 MiB\""), "f", Path::new("/")).is_ok());
     assert!(problems(&with("16777217")).contains("outside 1 KiB to 16 MiB"));
+    let with = |field: &str| format!("{LEAST}[evidence]\n{field}\n");
+    for right in ["device_clock_tolerance = \"1d\"", "signers_max = 1", "verify_threads = 64"] {
+        assert!(Config::parse(&with(right), "f", Path::new("/")).is_ok(), "{right}");
+    }
+    for (wrong, why) in [
+        ("device_clock_tolerance = \"999ms\"", "`device_clock_tolerance`"),
+        ("signers_max = 0", "`signers_max` must be 1 to 10000000"),
+        ("verify_threads = 65", "`verify_threads` must be 0 to 64"),
+    ] {
+        assert!(problems(&with(wrong)).contains(why), "{wrong}");
+    }
 }
 
 #[test]

@@ -285,6 +285,11 @@ impl<'a> EntryWriter<'a> {
         self
     }
 
+    /// Any bytes, base64url without padding.
+    pub fn bytes(self, name: &'static str, value: &[u8]) -> Self {
+        self.plain(name, &URL_SAFE_NO_PAD.encode(value))
+    }
+
     /// The decision, field `result`.
     pub fn decision(self, decision: Decision) -> Self {
         self.plain("result", decision.as_str())

@@ -4,6 +4,7 @@
 //! [`crate::storage`]. The invariant of the room: an effect that a peer can see is released only
 //! against a [`Synced`], and a [`Synced`] exists only for bytes that are on disk.
 
+mod attested;
 mod batch;
 pub mod checkpoint;
 pub mod cosignature;
@@ -12,13 +13,16 @@ mod note;
 pub mod proof;
 mod pseudonym;
 mod recorded;
+pub mod statement;
 mod synced;
 pub mod tile;
 pub mod tile_proof;
 pub mod tree;
+pub mod window;
 pub mod witness;
 pub mod witness_policy;
 
+pub use attested::{Attested, Examined, Origin, Resolved, Surroundings, Unattested, Unverified};
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
 pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
 pub use cosignature::{WitnessKey, WitnessVerifierKey};
@@ -26,5 +30,7 @@ pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, co
 pub use proof::TlogProof;
 pub use pseudonym::{PSEUDONYM_KEY_BYTES, Privacy, PseudonymKey, Shown, pseudonym_key_id};
 pub use recorded::Recorded;
+pub use statement::{STATEMENT_PROPERTY, Statement, Verified, VerifyJob};
 pub use synced::Synced;
+pub use window::{Sequence, Windows};
 pub use witness_policy::WitnessPolicy;

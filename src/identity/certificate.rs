@@ -20,6 +20,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 
+use super::key::DeviceKey;
 use super::name::Identity;
 use super::path::CertificationPath;
 use super::refusal::{CertificateRefusal, quote};
@@ -37,6 +38,7 @@ struct Facts {
     identity: Identity,
     x5t: [u8; 32],
     spki_sha256: [u8; 32],
+    key: Option<DeviceKey>,
     issuer_name: Box<str>,
     serial: Box<str>,
     not_before: UnixNanos,
@@ -58,6 +60,11 @@ impl CertificateFacts {
     /// SHA-256 of its SubjectPublicKeyInfo: which key it was, across renewals.
     pub fn spki_sha256(&self) -> &[u8; 32] {
         &self.0.spki_sha256
+    }
+
+    /// Its key, if statements can be signed with it.
+    pub fn key(&self) -> Option<&DeviceKey> {
+        self.0.key.as_ref()
     }
 
     /// The distinguished name of its issuer, escaped and cut to 96 characters; for people.
@@ -119,6 +126,7 @@ pub(super) fn read(
         identity,
         x5t: sha256(der),
         spki_sha256: sha256(certificate.public_key().raw),
+        key: DeviceKey::of(certificate.public_key()),
         issuer_name: quote(&certificate.issuer().to_string()),
         serial: hex_without_leading_zeros(certificate.raw_serial()),
         not_before: nanos(certificate.validity().not_before),

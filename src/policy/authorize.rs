@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
-use super::rule::{Manner, PayloadRule, Rule, RuleId, V3Refusal};
+use super::rule::{ClockRule, EvidenceRule, Manner, PayloadRule, Rule, RuleId, V3Refusal};
 use crate::mqtt::{QoS, TopicFilter, TopicName};
 use crate::refusal::{Refusal, Refused};
 use crate::session::{Author, Received};
@@ -30,6 +30,16 @@ impl Authorized {
     /// What the rule asks of the payload.
     pub fn payload_rule(&self) -> PayloadRule {
         self.rule.payload
+    }
+
+    /// The level of evidence that the rule asks for.
+    pub fn evidence_rule(&self) -> EvidenceRule {
+        self.rule.evidence
+    }
+
+    /// What the rule says of devices that have another time.
+    pub fn clock_rule(&self) -> ClockRule {
+        self.rule.clock
     }
 
     /// What a 3.x client sees if a later room refuses the message.
@@ -87,6 +97,19 @@ impl Policy {
                 rule.v3_refusal
             }
             Verdict::NoRule => self.v3_refusal,
+        }
+    }
+
+    /// Whether a message of `author` to `topic` is to come with its device's statement: asked before
+    /// the message is authorized, of clients that can send it only around the payload.
+    pub fn asks_for_statement(&self, author: &Author, topic: &TopicName) -> bool {
+        if !self.index.asks_for_statements() {
+            return false;
+        }
+        let (subject, manner) = (subject(author), Manner::default());
+        match self.index.judge(&subject, Operation::Publish, topic.as_str(), manner) {
+            Verdict::Permitted(rule) => rule.evidence == EvidenceRule::Signed,
+            Verdict::Forbidden(_) | Verdict::Short(..) | Verdict::NoRule => false,
         }
     }
 

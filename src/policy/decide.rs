@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::index::Trie;
 use super::pattern::Bindings;
-use super::rule::{Effect, Manner, Rule, Shortfall};
+use super::rule::{Effect, EvidenceRule, Manner, Rule, Shortfall};
 use crate::identity::{Grants, Identity, Role};
 use crate::refusal::{Refusal, Refused};
 
@@ -94,6 +94,7 @@ impl<'p> Verdict<'p> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     rules: Vec<Arc<Rule>>,
+    asks_for_statements: bool,
     roles: [RoleIndex; Role::ALL.len()],
 }
 
@@ -126,12 +127,19 @@ impl Index {
                 group.insert(position, rule);
             }
         }
+        let is_signed = |rule: &Rule| rule.evidence == EvidenceRule::Signed;
+        index.asks_for_statements = rules.iter().any(is_signed);
         index.rules = rules.into_iter().map(Arc::new).collect();
         index
     }
 
     pub(super) fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
+    }
+
+    /// Whether any rule asks for statements.
+    pub(super) fn asks_for_statements(&self) -> bool {
+        self.asks_for_statements
     }
 
     /// Decides. Forbid wins; among permit rules the first of the file does, so that which schema

@@ -8,7 +8,9 @@ use toml::de::DeTable;
 
 use super::pattern::{Pattern, Variable};
 use super::problem::PolicyProblem;
-use super::rule::{ClientIdPattern, Effect, PayloadRule, Rule, RuleId, V3Refusal};
+use super::rule::{
+    ClientIdPattern, ClockRule, Effect, EvidenceRule, PayloadRule, Rule, RuleId, V3Refusal,
+};
 use super::trial::{self, Trial};
 use super::who::Who;
 use super::{PATTERNS_PER_RULE_MAX, RULES_MAX};
@@ -39,6 +41,8 @@ const RULE_FIELDS: &[&str] = &[
     "retain",
     "clear_retained",
     "schema",
+    "evidence",
+    "clock",
     "v3_refusal",
 ];
 const V3_REFUSALS: [(&str, V3Refusal); 2] =
@@ -48,6 +52,13 @@ const SCHEMAS: [(&str, PayloadRule); 3] = [
     ("none", PayloadRule::None),
     ("opaque", PayloadRule::Opaque),
 ];
+
+pub(super) const EVIDENCE: [(&str, EvidenceRule); 3] = [
+    ("asserted", EvidenceRule::Asserted),
+    ("batched", EvidenceRule::Batched),
+    ("signed", EvidenceRule::Signed),
+];
+const CLOCKS: [(&str, ClockRule); 2] = [("flag", ClockRule::Flag), ("refuse", ClockRule::Refuse)];
 
 /// Reads `text`; what is wrong goes into `problems`.
 pub(super) fn read(text: &str, problems: &mut Found) -> Document {
@@ -128,6 +139,8 @@ fn read_rule(
         retain: fields.boolean("retain", problems).unwrap_or(false),
         clear_retained: fields.boolean("clear_retained", problems).unwrap_or(false),
         payload: fields.choice("schema", &SCHEMAS, problems).unwrap_or(PayloadRule::Schema),
+        evidence: fields.choice("evidence", &EVIDENCE, problems).unwrap_or_default(),
+        clock: fields.choice("clock", &CLOCKS, problems).unwrap_or_default(),
         v3_refusal: fields.choice("v3_refusal", &V3_REFUSALS, problems).unwrap_or(v3_default),
     };
     check_sense(&rule, &fields, problems);
@@ -299,7 +312,8 @@ fn check_sense(rule: &Rule, fields: &Fields<'_>, problems: &mut Found) {
     let forbids = rule.effect == Effect::Forbid;
     let limits = [("qos_max", publishes || subscribes), ("retain", publishes)];
     let more = [("clear_retained", publishes), ("schema", publishes)];
-    for (field, has_effect) in limits.into_iter().chain(more) {
+    let proof = [("evidence", publishes), ("clock", publishes)];
+    for (field, has_effect) in limits.into_iter().chain(more).chain(proof) {
         let Some(span) = fields.span_of(field) else { continue };
         if forbids {
             let why = "a forbid rule forbids in every manner";

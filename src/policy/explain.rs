@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
 use super::pattern::Miss;
-use super::rule::{Effect, Manner, Rule, RuleId, Shortfall};
+use super::rule::{Effect, EvidenceRule, Manner, Rule, RuleId, Shortfall};
 use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
 use crate::refusal::Refusal;
@@ -102,6 +102,9 @@ pub struct Explanation {
     pub refusal: Option<&'static str>,
     /// The rule that decided.
     pub rule: Option<RuleSite>,
+    /// The level of evidence that the rule asks for: of a publish that is permitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<&'static str>,
     /// The decision in one sentence.
     pub reason: String,
     /// For a denial without a forbid rule: what came closest.
@@ -130,7 +133,7 @@ impl Policy {
 
     /// Explains what `query` would be answered.
     pub fn explain_query(&self, query: &Query<'_>) -> Explanation {
-        let (rule, outcome) = self.decide(query);
+        let (rule, evidence, outcome) = self.decide(query);
         let mut considered = Vec::new();
         let mut closest: Option<(Closeness, ClosestMiss)> = None;
         for rule in self.index.rules() {
@@ -156,6 +159,7 @@ impl Policy {
             operation: query.operation,
             topic: query.topic.to_owned(),
             refusal: outcome.err().and_then(Denial::refusal).map(Refusal::name),
+            evidence: evidence.map(EvidenceRule::as_str),
             reason: reason(&outcome, rule.as_ref()),
             next: next(query, &outcome, closest.as_ref()),
             rule,
@@ -165,25 +169,28 @@ impl Policy {
     }
 
     /// The decision as the broker would make it.
-    fn decide(&self, query: &Query<'_>) -> (Option<RuleSite>, Outcome) {
+    fn decide(&self, query: &Query<'_>) -> (Option<RuleSite>, Option<EvidenceRule>, Outcome) {
         let dollar = query.topic.starts_with('$');
         let valid = match query.operation {
             Operation::Publish | Operation::Receive => TopicName::parse(query.topic).is_ok(),
             Operation::Subscribe => TopicFilter::parse(query.topic).is_ok(),
         };
         if !valid {
-            return (None, Err(Denial::NoTopic));
+            return (None, None, Err(Denial::NoTopic));
         }
         if query.operation == Operation::Publish && dollar {
-            return (None, Err(Denial::Reserved));
+            return (None, None, Err(Denial::Reserved));
         }
         let subject = subject(query);
         let topic = judged(query);
         match self.index.judge(&subject, query.operation, topic, manner(query)) {
-            Verdict::Permitted(rule) => (Some(self.site(rule)), Ok(())),
-            Verdict::Forbidden(rule) => (Some(self.site(rule)), Err(Denial::Forbidden)),
-            Verdict::Short(rule, short) => (Some(self.site(rule)), Err(Denial::Short(short))),
-            Verdict::NoRule => (None, Err(Denial::NoRule)),
+            Verdict::Permitted(rule) => {
+                let publishes = query.operation == Operation::Publish;
+                (Some(self.site(rule)), publishes.then_some(rule.evidence), Ok(()))
+            }
+            Verdict::Forbidden(rule) => (Some(self.site(rule)), None, Err(Denial::Forbidden)),
+            Verdict::Short(rule, short) => (Some(self.site(rule)), None, Err(Denial::Short(short))),
+            Verdict::NoRule => (None, None, Err(Denial::NoRule)),
         }
     }
 
@@ -477,6 +484,10 @@ impl fmt::Display for Explanation {
         writeln!(f, "{}: {} {operation} '{topic}'", self.decision, self.identity)?;
         writeln!(f, "  as client id '{}'", self.client_id.escape_debug())?;
         writeln!(f, "  {}", self.reason.escape_debug())?;
+        if let Some(level) = self.evidence.filter(|level| *level != EvidenceRule::Asserted.as_str())
+        {
+            writeln!(f, "  evidence: {level}")?;
+        }
         if let Some(miss) = &self.closest {
             let wanted = miss.wanted.escape_debug();
             write!(f, "  closest: `{}` ({})", miss.rule.id, miss.rule)?;

@@ -33,12 +33,16 @@
 //! - `qos_max` (2), `retain` (false), `clear_retained` (false: the empty retained payload),
 //!   `schema` (`required`, `none` or `opaque`) and `v3_refusal` (`close` or `drop`) belong to a
 //!   rule's `publish`; `qos_max` also bounds what a subscription is granted.
+//! - `evidence` (`asserted`, `batched` or `signed`) says which level the messages of a rule's
+//!   `publish` must have: with `signed` a message without its device's statement is refused.
+//!   `clock` (`flag` or `refuse`) says what becomes of a statement of another time than ours.
 //! - Where several permit rules match, the first of the file that permits QoS and RETAIN decides.
 //!
 //! A `[[test]]` names one identity (`who = "device/press-7"`, optionally `issuer`, `client_id`,
 //! and `role` and `vars` of its token),
 //! asks one question (`publish`, `subscribe` or `receive` = topic, with `qos`, `retain`, `clear`;
-//! or only a `client_id`), and states `expect = "allow"` or `"deny"`, optionally the `rule`. A
+//! or only a `client_id`), and states `expect = "allow"` or `"deny"`, optionally the `rule`
+//! and, of a publish, the `evidence` that it asks for. A
 //! policy whose tests fail is not loaded.
 //!
 //! Specification: MQTT 5.0 sections 4.7 (topics), 5.4.2 (authorisation).
@@ -63,7 +67,7 @@ pub(crate) use index::Trie;
 pub(crate) use pattern::Bindings;
 pub use pattern::{PATTERN_LEVELS_MAX, Pattern, PatternError, Variable};
 pub use problem::{PolicyError, PolicyProblem};
-pub use rule::{Effect, PayloadRule, RuleId, V3Refusal};
+pub use rule::{ClockRule, Effect, EvidenceRule, PayloadRule, RuleId, V3Refusal};
 pub use who::{Who, WhoError};
 
 use crate::source::Problems;
@@ -125,5 +129,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
+#[cfg(test)]
+mod evidence_tests;
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,39 @@ pub enum PayloadRule {
     Opaque,
 }
 
+/// What the rule that permits a PUBLISH asks of it as evidence: the level that it must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EvidenceRule {
+    /// A0: the word of the broker. A statement that comes all the same must be good.
+    #[default]
+    Asserted,
+    /// A1: its device signs for it later, with others.
+    Batched,
+    /// A2: its device's statement comes with it.
+    Signed,
+}
+
+impl EvidenceRule {
+    /// Its name in the policy.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asserted => "asserted",
+            Self::Batched => "batched",
+            Self::Signed => "signed",
+        }
+    }
+}
+
+/// What becomes of a statement whose device has another time than the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockRule {
+    /// Its entry says so: devices without a connection store what they measure.
+    #[default]
+    Flag,
+    /// It is refused.
+    Refuse,
+}
+
 /// What a 3.x client sees when one of its PUBLISH packets is refused: it has no negative
 /// acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +128,8 @@ pub(super) struct Rule {
     pub(super) retain: bool,
     pub(super) clear_retained: bool,
     pub(super) payload: PayloadRule,
+    pub(super) evidence: EvidenceRule,
+    pub(super) clock: ClockRule,
     pub(super) v3_refusal: V3Refusal,
 }
 

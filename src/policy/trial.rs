@@ -6,8 +6,10 @@ use toml::de::DeTable;
 
 use super::Policy;
 use super::decide::{Operation, Subject};
+use super::document::EVIDENCE;
 use super::explain::{Decision, Query};
 use super::problem::PolicyProblem;
+use super::rule::EvidenceRule;
 use crate::identity::grants::GrantsError;
 use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS};
@@ -24,6 +26,7 @@ pub(super) struct Trial {
     question: Question,
     expect: Decision,
     rule: Option<String>,
+    evidence: Option<EvidenceRule>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +49,7 @@ const FIELDS: &[&str] = &[
     "clear",
     "expect",
     "rule",
+    "evidence",
 ];
 
 /// Reads one `[[test]]`.
@@ -83,9 +87,15 @@ pub(super) fn read(
     }
     let expect = fields.choice("expect", &expectations, problems)?;
     let rule = fields.string("rule", problems).map(|text| (*text.get_ref()).to_owned());
+    let evidence = fields.choice("evidence", &EVIDENCE, problems);
+    let asks_publish = asked.iter().any(|(operation, _)| *operation == Operation::Publish);
+    if let (Some(span), false) = (fields.span_of("evidence"), asks_publish) {
+        let why = "only a publish comes with evidence";
+        problems.push(span, PolicyProblem::NoEffect { field: "evidence", why });
+    }
     let identity = identity?;
     let client_id = client_id.unwrap_or_else(|| identity.name().to_owned());
-    Some(Trial { span, identity, client_id, grants, question, expect, rule })
+    Some(Trial { span, identity, client_id, grants, question, expect, rule, evidence })
 }
 
 fn read_identity(fields: &Fields<'_>, problems: &mut Problems<PolicyProblem>) -> Option<Identity> {
@@ -134,6 +144,7 @@ fn read_grants(fields: &Fields<'_>, problems: &mut Problems<PolicyProblem>) -> G
 impl Trial {
     /// Asks `policy`; another answer than the expected one is a problem.
     pub(super) fn run(&self, policy: &Policy, problems: &mut Problems<PolicyProblem>) {
+        let mut level = None;
         let (decided, rule, help) = match &self.question {
             Question::ClientId => self.ask_client_id(policy),
             Question::Topic { operation, topic, qos, retain, clear } => {
@@ -148,17 +159,21 @@ impl Trial {
                     retain: *retain || *clear,
                     clear: *clear,
                 });
+                level = explanation.evidence;
                 let rule = explanation.rule.as_ref().map(|site| site.id.as_str().to_owned());
                 (explanation.decision, rule, explanation.reason)
             }
         };
         let ruled = self.rule.is_none() || self.rule == rule;
-        if decided == self.expect && ruled {
+        let wanted = self.evidence.map(EvidenceRule::as_str);
+        let proven = wanted.is_none() || wanted == level;
+        if decided == self.expect && ruled && proven {
             return;
         }
+        let level = level.filter(|_| wanted.is_some());
         let problem = PolicyProblem::TestFailed {
-            expected: said(self.expect, self.rule.as_deref()),
-            decided: said(decided, rule.as_deref()),
+            expected: said(self.expect, self.rule.as_deref(), wanted),
+            decided: said(decided, rule.as_deref(), level),
             help,
         };
         problems.push(self.span.clone(), problem);
@@ -182,9 +197,13 @@ impl Trial {
     }
 }
 
-fn said(decision: Decision, rule: Option<&str>) -> String {
-    match rule {
+fn said(decision: Decision, rule: Option<&str>, evidence: Option<&str>) -> String {
+    let mut text = match rule {
         Some(rule) => format!("`{decision}` by `{rule}`"),
         None => format!("`{decision}`"),
+    };
+    if let Some(evidence) = evidence {
+        text.push_str(&format!(" with evidence `{evidence}`"));
     }
+    text
 }

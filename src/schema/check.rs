@@ -49,6 +49,11 @@ impl Conforming {
         &self.admitted
     }
 
+    /// Gives the message back, for an entry about a later refusal.
+    pub fn into_admitted(self) -> Admitted {
+        self.admitted
+    }
+
     /// What was found.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome

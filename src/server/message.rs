@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::socket::Handshaken;
 use crate::broker::{Administration, ConnectionFacts, ConnectionId, Counters};
-use crate::evidence::{PseudonymKey, Synced};
+use crate::evidence::{PseudonymKey, Synced, Verified};
 use crate::time::{Instant, UnixNanos};
 
 /// To a shard.
@@ -21,6 +21,8 @@ pub(super) enum Message {
     Opened(Box<Opened>),
     /// When the writer has batches on disk. Bounded by the backlog of the core.
     Sequenced(Vec<Synced>),
+    /// When signatures were looked at. Bounded by the connections: each has one at a time.
+    Verified(Vec<(ConnectionId, Verified)>),
     /// When a handshake was refused. Bounded by [`super::listener::REFUSALS_QUEUED_MAX`].
     HandshakeRefused(RefusedHandshake),
     /// When clients were told Server busy because the log was being read. Sent once.

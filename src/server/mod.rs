@@ -4,8 +4,9 @@
 //! ```text
 //! acceptor thread        shard thread(s)                       writer thread
 //! accept, bounds, TLS ─► connection tasks ─► Broker ─ batch ─► write, fdatasync
-//!                          ▲                   │ ▲                  │
-//!                          └──── one write ◄───┘ └───── Synced ◄────┘
+//!                          ▲                   │ ▲ ▲                │
+//!                          └──── one write ◄───┘ │ └──── Synced ◄───┘
+//!                                   signature ─► └─ Verified ◄─ verifier thread(s)
 //! ```
 //!
 //! A [`Server`] runs until it is asked to stop or has a [`Fault`]. It decides nothing about
@@ -33,6 +34,7 @@ mod testing;
 pub mod tls;
 mod transport;
 mod upgrade;
+mod verifying;
 mod websocket;
 mod writing;
 
@@ -61,6 +63,7 @@ use message::{Message, Shards};
 use shard::ShardParts;
 use shutdown::{Ended, FaultSender, panic_message};
 use tokio::sync::mpsc::UnboundedReceiver;
+use verifying::Verifiers;
 
 /// A server; see [`Server::open`].
 #[derive(Debug)]
@@ -88,6 +91,7 @@ pub struct Running {
     handle: Handle,
     ended: Receiver<Ended>,
     shards: Vec<JoinHandle<()>>,
+    verifiers: Verifiers,
     acceptor: JoinHandle<()>,
     stop_writer: Box<dyn FnOnce() -> Result<(), Fault> + Send>,
 }
@@ -168,6 +172,8 @@ impl Starting {
         let Self { shards, messages, stopper, faults, handshakes, .. } = self;
         let events = writing::WriterEvents { shards: shards.clone(), faults: faults.clone() };
         let writer = (core.writer)(events)?;
+        let count = bounds.verify_threads.unwrap_or_else(verifying::default_threads);
+        let verifiers = Verifiers::start(count, &shards, &faults)?;
         let mut threads = Vec::new();
         for (number, messages) in (0..).zip(messages) {
             let parts = ShardParts {
@@ -177,6 +183,7 @@ impl Starting {
                 broker: Arc::clone(&core.broker),
                 messages,
                 submit: Arc::clone(&writer.submit),
+                verifiers: verifiers.queue(),
                 faults: faults.clone(),
             };
             threads.push(spawn("avow-shard", &faults, move || shard::run(parts))?);
@@ -184,7 +191,8 @@ impl Starting {
         let handle = Handle::new(shards, stopper, faults, writer.stats, handshakes);
         // The acceptor answers Server busy until it hears this.
         let _ = go.send(handle.clone());
-        Ok(Running { bound, handle, ended, shards: threads, acceptor, stop_writer: writer.stop })
+        let (shards, stop_writer) = (threads, writer.stop);
+        Ok(Running { bound, handle, ended, shards, verifiers, acceptor, stop_writer })
     }
 }
 
@@ -221,7 +229,7 @@ impl Running {
     /// Whatever [`Fault`] ended it. Exit at once then, with [`Fault::exit_code`]: threads may still
     /// run, and nothing that is not on disk was acknowledged.
     pub fn wait(self) -> Result<(), Fault> {
-        let Self { handle, ended, shards, acceptor, stop_writer, .. } = self;
+        let Self { handle, ended, shards, verifiers, acceptor, stop_writer, .. } = self;
         for _ in 0..shards.len() {
             match ended.recv() {
                 Ok(Ended::Shard) => {}
@@ -237,6 +245,7 @@ impl Running {
             // Its panics were caught and told.
             let _ = shard.join();
         }
+        verifiers.stop();
         stop_writer()?;
         let _ = acceptor.join();
         Ok(())

@@ -126,6 +126,8 @@ pub struct Bounds {
     pub close_max: Duration,
     /// Longest time to wait for the peer's end after ours.
     pub linger_max: Duration,
+    /// Threads that check signatures of devices; without it, half as many as there are processors.
+    pub verify_threads: Option<usize>,
     /// Longest time from the request to stop until the last connection is closed.
     pub stop_max: Duration,
 }
@@ -146,6 +148,7 @@ impl Default for Bounds {
             write_stall_max: Duration::from_secs(30),
             close_max: Duration::from_secs(5),
             linger_max: Duration::from_secs(1),
+            verify_threads: None,
             stop_max: Duration::from_secs(10),
         }
     }

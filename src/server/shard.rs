@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +26,7 @@ use super::link::{Link, Local};
 use super::message::{Message, Opened, Reply, ShardSnapshot};
 use super::options::{Bounds, MakeBroker};
 use super::shutdown::{Fault, FaultSender, panic_message};
+use super::verifying::{Job, Queue};
 use super::writing::{Submit, Submitted};
 use crate::broker::{Broker, CloseCause, ConnectionId, Input, Output};
 use crate::evidence::{Batch, BatchId};
@@ -44,6 +46,7 @@ pub(super) struct ShardParts {
     pub(super) broker: MakeBroker,
     pub(super) messages: UnboundedReceiver<Message>,
     pub(super) submit: Submit,
+    pub(super) verifiers: Arc<Queue>,
     pub(super) faults: FaultSender,
 }
 
@@ -98,6 +101,9 @@ struct Shard {
     links: HashMap<ConnectionId, Rc<Link>, foldhash::fast::FixedState>,
     messages: UnboundedReceiver<Message>,
     submit: Submit,
+    verifiers: Arc<Queue>,
+    /// Signatures to be checked, of this round.
+    unverified: Vec<Job>,
     /// Batches that the writer had no room for, oldest first.
     unsubmitted: VecDeque<(BatchId, Batch)>,
     /// Batches that the writer has and has not released.
@@ -128,6 +134,8 @@ impl Shard {
             links: HashMap::default(),
             messages: parts.messages,
             submit: parts.submit,
+            verifiers: parts.verifiers,
+            unverified: Vec::new(),
             unsubmitted: VecDeque::new(),
             at_writer: 0,
             released: false,
@@ -163,6 +171,13 @@ impl Shard {
                 self.at_writer = self.at_writer.saturating_sub(batches.len());
                 self.released = true;
                 self.inputs.extend(batches.into_iter().map(Input::Sequenced));
+            }
+            Message::Verified(verdicts) => {
+                self.inputs.extend(
+                    verdicts
+                        .into_iter()
+                        .map(|(connection, verified)| Input::Verified { connection, verified }),
+                );
             }
             Message::HandshakeRefused(refused) => {
                 let (peer, reason) = (refused.peer, refused.reason);
@@ -243,6 +258,7 @@ impl Shard {
         while let Some(output) = self.broker.poll_output() {
             self.carry_out(now, output)?;
         }
+        self.verifiers.push(self.number, self.unverified.drain(..));
         // Room at the writer comes with a release, which is a round too.
         self.submit()?;
         let backlogged = self.broker.is_backlogged() || !self.unsubmitted.is_empty();
@@ -286,6 +302,7 @@ impl Shard {
                     link.close();
                 }
             }
+            Output::Verify { connection, job } => self.unverified.push((connection, job)),
             Output::Sequence { id, batch } => {
                 self.unsubmitted.push_back((id, batch));
                 self.submit()?;

@@ -66,6 +66,7 @@ pub(super) fn make_broker() -> MakeBroker {
         limits: LimitsConfig::default(),
         privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
+        statements: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],
     };

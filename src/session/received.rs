@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::identity::{Grants, Identity};
 use crate::mqtt::{ClientId, ProtocolVersion, Publish, TopicName};
 
@@ -58,12 +60,19 @@ pub struct Received {
     author: Author,
     topic: TopicName,
     publish: Box<Publish>,
+    embedding: Option<Bytes>,
 }
 
 impl Received {
     /// Binds `publish`, whose topic (or whose alias) is `topic`, to its author.
     pub(crate) fn new(author: Author, topic: TopicName, publish: Box<Publish>) -> Self {
-        Self { author, topic, publish }
+        Self { author, topic, publish, embedding: None }
+    }
+
+    /// The same, where what the client sent as its payload was an `object` with the payload of
+    /// `publish` in it.
+    pub(crate) fn taken_out_of(self, object: Bytes) -> Self {
+        Self { embedding: Some(object), ..self }
     }
 
     /// Who sent it.
@@ -74,6 +83,11 @@ impl Received {
     /// Its topic.
     pub fn topic(&self) -> &TopicName {
         &self.topic
+    }
+
+    /// The object that the payload was taken out of.
+    pub fn embedding(&self) -> Option<&Bytes> {
+        self.embedding.as_ref()
     }
 
     /// The rest of the packet. Its own `topic` may be absent; [`Received::topic`] never is.

@@ -123,6 +123,7 @@ impl History {
             limits,
             privacy: avow::evidence::Privacy::PLAIN,
             about: About { sys_interval_seconds: 2, ..About::default() },
+            statements: Default::default(),
             config_sha256: [0; 32],
             seed: bytes,
         };

@@ -86,6 +86,7 @@ impl Plant {
             limits: generous(),
             privacy: avow::evidence::Privacy::PLAIN,
             about: Default::default(),
+            statements: Default::default(),
             config_sha256: [0; 32],
             seed: bytes,
         };

@@ -81,6 +81,7 @@ pub(crate) fn settings(seed: u64) -> Settings {
         policy: Arc::new(Policy::parse("policy.toml", POLICY).unwrap()),
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
         limits,
+        statements: Default::default(),
         config_sha256: [0; 32],
         seed: bytes,
     }

@@ -30,6 +30,7 @@ pub(crate) fn facts(role: Role, name: &str) -> Arc<ConnectionFacts> {
             identity: Identity::new("plant", role, name, "plant").unwrap(),
             x5t: [0; 32],
             spki_sha256: [0; 32],
+            key: None,
             issuer_name: String::new(),
             serial: String::new(),
             not_before: UnixNanos::new(0),

@@ -24,6 +24,10 @@ impl Writer<'_> {
         self.0.extend_from_slice(value.as_bytes());
     }
 
+    pub(super) fn hash(&mut self, value: &[u8; 32]) {
+        self.0.extend_from_slice(value);
+    }
+
     /// 0 for none, otherwise one more than the number.
     pub(super) fn maybe(&mut self, value: Option<u64>) {
         self.number(value.map_or(0, |value| value.saturating_add(1)));
@@ -66,6 +70,12 @@ impl<'a> Reader<'a> {
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         std::str::from_utf8(text).ok()
+    }
+
+    pub(super) fn hash(&mut self) -> Option<[u8; 32]> {
+        let (hash, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*hash)
     }
 
     pub(super) fn maybe(&mut self) -> Option<Option<u64>> {

@@ -12,6 +12,7 @@
 
 mod author;
 mod message;
+mod signed;
 
 use std::sync::Arc;
 
@@ -19,9 +20,12 @@ use bytes::Bytes;
 
 use self::author::{read_author, read_grants, write_author, write_grants};
 pub(crate) use self::message::{CopyOf, StoredMessage};
+use self::signed::{read_signed, read_window, write_signed, write_window};
 use super::bytes::{Reader, Writer};
 use super::replay::LogBody;
-use crate::identity::Grants;
+use crate::evidence::Sequence;
+use crate::evidence::window::Window;
+use crate::identity::{Grants, Identity};
 use crate::mqtt::{
     PacketId, QoS, RetainHandling, TopicFilter, TopicName, Will, WillProperties, decode_forwarded,
     encode_forwarded,
@@ -82,6 +86,9 @@ pub(crate) enum Change {
     /// nobody's until it is queued.
     Left { group: TopicFilter, message: Box<StoredMessage> },
 
+    /// A signed message was seen: the entry before this record is its.
+    Signed { identity: Identity, sequence: Sequence, c: [u8; 32] },
+
     /// Where the snapshot stands: entries before it, and the next session key. Its last record.
     Position { index: u64, next_session: u64 },
     /// A message that something refers to, by its index.
@@ -113,6 +120,8 @@ pub(crate) enum Change {
     Nameable { index: u64, since: u64 },
     /// Numbers that payloads of one topic of one device stated.
     Numbered(StoredWindow),
+    /// The signed messages of a device that were seen lately.
+    Window { identity: Identity, window: Window },
 }
 
 /// What a CONNECT does to sessions.
@@ -218,6 +227,9 @@ impl Change {
                 message.encode(&mut w);
                 write_filter(&mut w, group);
             }
+            Self::Signed { identity, sequence, c } => {
+                write_signed(&mut w, identity, *sequence, c);
+            }
             of_snapshot => of_snapshot.encode_of_snapshot(&mut w),
         }
     }
@@ -266,6 +278,7 @@ impl Change {
                 w.number(key.0);
                 w.number(*connect_index);
             }
+            Self::Window { identity, window } => write_window(w, identity, window),
             Self::Taken { key, packet_id }
             | Self::LastId { key, packet_id }
             | Self::Unreadable { key, packet_id } => write_id(w, *key, *packet_id),
@@ -310,6 +323,7 @@ impl Change {
             Self::Walked { .. } => 13,
             Self::Granted { .. } => 14,
             Self::Left { .. } => 15,
+            Self::Signed { .. } => 24,
             Self::Position { .. } => 32,
             Self::Message(_) => 33,
             Self::Retained { .. } => 34,
@@ -322,6 +336,7 @@ impl Change {
             Self::Unreadable { .. } => 41,
             Self::Nameable { .. } => 42,
             Self::Numbered(_) => 43,
+            Self::Window { .. } => 48,
         }
     }
 
@@ -384,6 +399,10 @@ impl Change {
                 let message = Box::new(StoredMessage::read(r, body)?);
                 Self::Left { group: filter(r)?, message }
             }
+            24 => {
+                let (identity, sequence, c) = read_signed(r)?;
+                Self::Signed { identity, sequence, c }
+            }
             _ => return Self::read_of_snapshot(tag, r, body),
         })
     }
@@ -422,6 +441,10 @@ impl Change {
                 let (who, topic) = (r.text()?.into(), r.text()?.into());
                 let (highest, seen) = (r.number()?, r.number().filter(|seen| seen & 1 > 0)?);
                 Self::Numbered(StoredWindow { who, topic, highest, seen })
+            }
+            48 => {
+                let (identity, window) = read_window(r)?;
+                Self::Window { identity, window }
             }
             _ => return None,
         })

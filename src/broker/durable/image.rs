@@ -62,6 +62,9 @@ pub(super) fn image(broker: &Broker, recovering: &Recovering, put: &mut dyn FnMu
         put(Change::Nameable { index: message.index(), since });
     }
     broker.sequences.stored().for_each(|window| put(Change::Numbered(window)));
+    for (identity, window) in broker.windows.iter() {
+        put(Change::Window { identity: identity.clone(), window: window.clone() });
+    }
     let (index, next_session) = (recovering.position, broker.next_session);
     put(Change::Position { index, next_session });
 }
@@ -231,6 +234,7 @@ impl Replay {
                 }
             }
             Change::Numbered(window) => self.broker.sequences.restore(window),
+            Change::Window { identity, window } => self.broker.windows.restore(identity, window),
             Change::Unreadable { key, packet_id } => {
                 self.recovering().unreadable.entry(key).or_default().insert(packet_id);
             }

@@ -342,6 +342,10 @@ impl Replay {
                 let message = self.message_of(*message);
                 self.recovering().leave_unassigned(&message, group, None);
             }
+            Change::Signed { identity, sequence, c } => {
+                let index = self.position().checked_sub(1);
+                self.broker.windows.enter(&identity, sequence, c, index);
+            }
             of_snapshot => self.restore(of_snapshot),
         }
     }

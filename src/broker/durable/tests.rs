@@ -55,6 +55,11 @@ pub(in crate::broker) fn empty(bounds: Bounds) -> Replay {
     Replay::new(crate::broker::Settings { bounds, limits: generous(), ..settings }, base())
 }
 
+/// The broker that is being made.
+pub(in crate::broker) fn broker_of(replay: &Replay) -> &Broker {
+    &replay.broker
+}
+
 /// Messages of Shared Subscriptions that are nobody's.
 pub(in crate::broker) fn unassigned(replay: &mut Replay) -> usize {
     replay.recovering().unassigned.len()

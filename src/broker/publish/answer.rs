@@ -4,7 +4,7 @@
 use crate::broker::disconnect::Ending;
 use crate::broker::effect::{Acknowledge, Effect};
 use crate::broker::input::ConnectionId;
-use crate::broker::output::{EventKind, Output};
+use crate::broker::output::EventKind;
 use crate::broker::record::{RefusalKey, beginning};
 use crate::broker::{Broker, Connection, send};
 use crate::evidence::{Decision, EntryType, Recorded};
@@ -12,7 +12,6 @@ use crate::limits::Charge;
 use crate::mqtt::{Ack, AckProperties, Packet, PacketId, QoS, ReasonCode, TopicName};
 use crate::refusal::Refusal;
 use crate::schema::{Conforming, Outcome};
-use crate::session::Phase;
 use crate::time::Now;
 
 impl Broker {
@@ -42,8 +41,8 @@ impl Broker {
             connection.held_back = false;
             let slowed = connection.unread_until > now.instant;
             connection.unread_until = connection.unread_until.max(now.instant);
-            if !slowed && connection.phase == Phase::Connected {
-                self.outputs.push_back(Output::Resume { connection: id });
+            if !slowed {
+                self.resume(now, id);
             }
         }
     }

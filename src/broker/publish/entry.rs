@@ -4,9 +4,9 @@
 use crate::broker::Broker;
 use crate::broker::input::ConnectionId;
 use crate::broker::record::{beginning, refusal_fields};
-use crate::evidence::{Body, Decision, EntryType, EntryWriter, commitment};
+use crate::evidence::{Attested, Body, Decision, EntryType, EntryWriter, Origin, commitment};
 use crate::mqtt::encode_forwarded;
-use crate::schema::{Conforming, Flag, Outcome};
+use crate::schema::{Flag, Outcome};
 use crate::session::Received;
 use crate::time::Now;
 
@@ -27,18 +27,23 @@ impl Broker {
         now: Now,
         ingress: Ingress,
         decision: &str,
-        conforming: &Conforming,
+        attested: &Attested,
     ) -> u64 {
-        let authorized = conforming.admitted().authorized();
-        let received = authorized.received();
+        let conforming = attested.conforming();
+        let received = conforming.admitted().authorized().received();
         let publish = received.publish();
-        let salt = self.salt();
+        // What the device has signed is the commitment of its entry: salt and payload open both.
+        let statement = attested.origin().map(Origin::statement);
+        let salt = statement.map_or_else(|| self.salt(), |statement| *statement.salt());
         let properties = encode_forwarded(&publish.properties);
         // Ours to mend if it were not so: an entry that left them out would lie.
         assert!(properties.is_ok(), "what was decoded can be encoded");
         let properties = properties.unwrap_or_default();
         let commitments = Commitments {
-            c: commitment(&salt, &publish.payload),
+            c: match statement {
+                Some(statement) => *statement.commitment(),
+                None => commitment(&salt, &publish.payload),
+            },
             props: (!properties.is_empty()).then(|| commitment(&salt, &properties)),
         };
         let c = commitments.c;
@@ -52,15 +57,18 @@ impl Broker {
         // nothing was acknowledged in the latter case.
         let offset = match ingress {
             Ingress::Client(id) => self.record_of(now, id, kind, decision, Some(body), |entry| {
-                accepted_fields(entry, conforming, &commitments)
+                accepted_fields(entry, attested, &commitments)
             }),
             Ingress::Will { connect_index } => {
                 let whose = (received.author(), connect_index);
                 self.record_of_session(now, whose, kind, decision, body, |entry| {
-                    accepted_fields(entry, conforming, &commitments)
+                    accepted_fields(entry, attested, &commitments)
                 })
             }
         };
+        if let Some(origin) = attested.origin() {
+            self.note_signed(received.author().identity(), origin);
+        }
         if retains {
             let change = match publish.payload.is_empty() {
                 true => EntryType::RetainClear,
@@ -72,6 +80,9 @@ impl Broker {
                     .text("topic", received.topic().as_str())
                     .hash("c", &c)
             });
+        }
+        if let Some(origin) = attested.origin() {
+            self.note_gap(now, received.author().identity(), origin);
         }
         offset
     }
@@ -86,11 +97,12 @@ struct Commitments {
 /// The fields of a message that goes on: who permitted it, and what it is.
 fn accepted_fields<'a>(
     entry: EntryWriter<'a>,
-    conforming: &Conforming,
+    attested: &Attested,
     commitments: &Commitments,
 ) -> EntryWriter<'a> {
+    let conforming = attested.conforming();
     let authorized = conforming.admitted().authorized();
-    let mut entry = entry.plain("lvl", "A0");
+    let mut entry = entry.plain("lvl", attested.level());
     entry = match conforming.outcome() {
         Outcome::Quarantined { topic, refused } => {
             refusal_fields(entry, refused).text("quarantine", topic.as_str())
@@ -115,7 +127,23 @@ fn accepted_fields<'a>(
     if freshness.missing() > 0 {
         entry = entry.number("missing", freshness.missing());
     }
+    match attested.origin() {
+        Some(origin) => origin_fields(entry, origin),
+        None => entry,
+    }
+}
+
+/// What the device signed: with `c`, all that it takes to check the signature. Never the salt.
+pub(super) fn origin_fields<'a>(entry: EntryWriter<'a>, origin: &Origin) -> EntryWriter<'a> {
+    let statement = origin.statement();
     entry
+        .number("iat", statement.issued_at())
+        .number("epoch", statement.epoch())
+        .number("seq", statement.seq())
+        .bytes("cti", statement.cti())
+        .bytes("protected", statement.protected())
+        .bytes("sig", statement.signature())
+        .words("sflags", origin.flags())
 }
 
 /// The fields that say what was published; the payload itself only by its length. Of the topic as

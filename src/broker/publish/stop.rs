@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::answer::acknowledgement;
-use super::entry::publish_fields;
+use super::entry::{origin_fields, publish_fields};
 use crate::broker::Broker;
 use crate::broker::disconnect::Ending;
 use crate::broker::effect::Effect;
 use crate::broker::input::ConnectionId;
 use crate::broker::output::{EventKind, Output};
 use crate::broker::record::{RefusalKey, beginning, refusal_fields};
-use crate::evidence::EntryType;
+use crate::evidence::{EntryType, Origin};
 use crate::limits::Charge;
 use crate::mqtt::{QoS, ReasonCode};
 use crate::policy::V3Refusal;
@@ -22,6 +22,8 @@ use crate::time::Now;
 pub(super) struct Stopped {
     pub(super) received: Received,
     pub(super) refused: Refused,
+    /// What its device signed, if that is known to be good.
+    pub(super) origin: Option<Box<Origin>>,
     /// What a 3.x client gets, which has no negative acknowledgement.
     v3: V3Refusal,
     /// Whether a limit said so, and more of the same is only counted.
@@ -40,7 +42,7 @@ impl Stopped {
         by_limit: bool,
     ) -> Box<Self> {
         let (pause, disconnect) = (Duration::ZERO, false);
-        Box::new(Self { received, refused, v3, by_limit, pause, disconnect })
+        Box::new(Self { received, refused, origin: None, v3, by_limit, pause, disconnect })
     }
 }
 
@@ -85,7 +87,7 @@ impl Broker {
 
     /// Answers a PUBLISH that stopped on the line.
     pub(super) fn refuse_publish(&mut self, now: Now, id: ConnectionId, stopped: Stopped) {
-        let Stopped { received, refused, v3, by_limit, pause, disconnect } = stopped;
+        let Stopped { received, refused, origin, v3, by_limit, pause, disconnect } = stopped;
         self.counters.refuse(refused.refusal);
         let decision = self.decide();
         let identity = received.author().identity().clone();
@@ -94,7 +96,13 @@ impl Broker {
         if !counted {
             self.record_of(now, id, EntryType::PublishRefused, &decision, None, |entry| {
                 let topic = beginning(received.topic().as_str());
-                publish_fields(refusal_fields(entry, &refused), &received, topic)
+                let entry = publish_fields(refusal_fields(entry, &refused), &received, topic);
+                match &origin {
+                    Some(origin) => {
+                        origin_fields(entry.hash("c", origin.statement().commitment()), origin)
+                    }
+                    None => entry,
+                }
             });
             let topic = received.topic().as_str();
             self.tell(EventKind::PublishRefused, &decision, id, Some(topic), Some(&refused));

@@ -223,7 +223,8 @@ fn ten_thousand_retained_messages_leave_as_fast_as_they_are_taken() {
         let admitted = crate::limits::Admitted::for_will(authorized);
         let conforming = rig.broker.settings.schemas.check_will(admitted).unwrap();
         let synced = Synced::assertion(BatchId { shard: 9, number: at }, 0);
-        let recorded = crate::evidence::Recorded::new(conforming, 0, &synced);
+        let attested = crate::evidence::Attested::asserted(conforming).unwrap();
+        let recorded = crate::evidence::Recorded::new(attested, 0, &synced);
         let message = crate::routing::Message::new(&recorded, None, Instant::ZERO, 1_000_000);
         rig.broker.retained.set(message);
     }

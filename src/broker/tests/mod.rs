@@ -8,6 +8,7 @@ mod line;
 mod privacy;
 mod sessions;
 mod shared;
+mod signed;
 mod tokens;
 mod wills;
 
@@ -55,6 +56,8 @@ pub(super) struct Rig {
     pub(super) closed: Vec<ConnectionId>,
     pub(super) paused: Vec<ConnectionId>,
     pub(super) stopped: bool,
+    /// Signatures to be checked, unless that happens at once.
+    pub(super) jobs: Option<VecDeque<(ConnectionId, crate::evidence::VerifyJob)>>,
     /// Whether deliveries are reported as written at once.
     pub(super) writes: bool,
 }
@@ -84,6 +87,7 @@ impl Rig {
             closed: Vec::new(),
             paused: Vec::new(),
             stopped: false,
+            jobs: None,
             writes: true,
         };
         rig.sync();
@@ -173,6 +177,14 @@ impl Rig {
                 self.batches.push((id, entries));
                 self.waiting.push_back(id);
             }
+            Output::Verify { connection, job } => match &mut self.jobs {
+                Some(jobs) => jobs.push_back((connection, job)),
+                None => {
+                    let verified = job.run();
+                    self.broker.handle(self.now, Input::Verified { connection, verified });
+                    self.broker.finish_round(self.now);
+                }
+            },
             Output::Close { connection } => self.closed.push(connection),
             Output::Pause { connection } => self.paused.push(connection),
             Output::Resume { connection } => self.paused.retain(|paused| *paused != connection),
@@ -387,6 +399,7 @@ pub(super) fn certified(uri_path: &str) -> Certified {
         identity: Identity::parse(&format!("spiffe://plant/{uri_path}"), "plant").unwrap(),
         x5t: [3; 32],
         spki_sha256: [4; 32],
+        key: Some(signed::device_key()),
         issuer_name: "CN=issuing".into(),
         serial: "01".into(),
         not_before: UnixNanos::new(0),

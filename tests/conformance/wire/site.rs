@@ -201,6 +201,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::serv
         limits,
         privacy: avow::evidence::Privacy::PLAIN,
         about,
+        statements: Default::default(),
         config_sha256: [1; 32],
         seed: [7; 32],
     };

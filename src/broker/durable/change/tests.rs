@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::evidence::window::Seen;
 use crate::identity::Identity;
 use crate::mqtt::{ClientId, ProtocolVersion, PublishProperties, UserProperty};
 
@@ -77,11 +78,32 @@ fn filter(text: &str) -> TopicFilter {
 /// The vectors of the format: whoever reads a log can check a reader of their own by them.
 #[test]
 fn vectors() {
-    for (change, expected) in vectors_of_sessions().into_iter().chain(vectors_of_copies()) {
+    let all = vectors_of_sessions().into_iter().chain(vectors_of_copies());
+    for (change, expected) in all.chain(vectors_of_signed()) {
         let expected: String = expected.split_whitespace().collect();
         assert_eq!(hex(&change), expected, "{change:?}");
         assert_eq!(round_trip(&change), Ok(change));
     }
+}
+
+fn vectors_of_signed() -> Vec<(Change, &'static str)> {
+    let identity = Identity::parse("spiffe://p/device/a", "ca").unwrap();
+    let seen = |seq, index| Seen { seq, c: [1; 32], index };
+    let window = Window::restored(2, vec![seen(7, Some(300)), seen(9, None)]).unwrap();
+    let sequence = Sequence { epoch: 2, seq: 300 };
+    vec![
+        (
+            Change::Signed { identity: identity.clone(), sequence, c: [1; 32] },
+            "0118 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 ac02 \
+             0101010101010101010101010101010101010101010101010101010101010101",
+        ),
+        (
+            Change::Window { identity, window },
+            "0130 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 02 07 ad02 \
+             0101010101010101010101010101010101010101010101010101010101010101 09 00 \
+             0101010101010101010101010101010101010101010101010101010101010101",
+        ),
+    ]
 }
 
 fn vectors_of_sessions() -> Vec<(Change, &'static str)> {
