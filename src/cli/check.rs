@@ -43,7 +43,12 @@ pub(super) fn run(dir: &Path, verb: &ConfigVerb) -> Result<Answer, CliFailure> {
             good(&issuer.anchors, "");
         }
     });
-    let key = super::record::log_key(&config).map(|_| ());
+    let key = super::record::log_key(&config).and_then(|key| {
+        if let Some(witnesses) = super::witnesses::load(&config, key.verifier())? {
+            show::line(&format!("[evidence.witness]: good, {} witnesses", witnesses.targets.len()));
+        }
+        Ok(())
+    });
     let tokens = super::token::keys(&config).map(|_| {
         for token_key in &config.tokens.keys {
             show::line(&format!("{}: good, for tokens", token_key.public_key));

@@ -10,8 +10,11 @@ use crate::cli::audit::answer::AnswerFault;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
 use crate::cli::setting::SettingError;
+use crate::cli::witness::WitnessFailure;
+use crate::cli::witnesses::WitnessesProblem;
 use crate::config::LoadError;
 use crate::evidence::checkpoint::KeyError;
+use crate::evidence::witness_policy::PolicyProblem;
 use crate::identity::authority::AuthorityFault;
 use crate::identity::grants::GrantsError;
 use crate::identity::profile::{END_ENTITY_DAYS_MAX, ProfileFault};
@@ -21,6 +24,7 @@ use crate::policy::PolicyError;
 use crate::refusal::TokenRefusal;
 use crate::schema::SchemaError;
 use crate::server::admin::{ClientError, LockError};
+use crate::source::SourceErrors;
 use crate::storage::index::IndexFault;
 use crate::storage::{StorageFault, VerifyFault};
 use crate::telemetry::InitError;
@@ -93,6 +97,18 @@ pub enum CliFailure {
     #[error("--days {0} is outside 1 to {END_ENTITY_DAYS_MAX}")]
     #[diagnostic(help("short lives limit what a stolen key is good for; the profile says 30"))]
     Days(u32),
+    /// `avow witness`.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Witness(#[from] WitnessFailure),
+    /// A policy of witnesses, or a list of logs.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    WitnessPolicy(#[from] SourceErrors<PolicyProblem>),
+    /// What `[evidence.witness]` comes to.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Witnesses(#[from] SourceErrors<WitnessesProblem>),
     /// A name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -229,10 +245,13 @@ impl CliFailure {
                 AnswerFault::Storage(fault) | AnswerFault::Index(IndexFault::Storage(fault)),
             ) if fault.is_damage() => 1,
             Self::Server(fault) => fault.exit_code(),
+            Self::Witness(failure) => failure.exit_code(),
             #[cfg(feature = "demo")]
             Self::Demo(_) => 2,
             Self::Config(_)
             | Self::Policy(_)
+            | Self::WitnessPolicy(_)
+            | Self::Witnesses(_)
             | Self::File(_)
             | Self::Lock(_)
             | Self::Admin(_)

@@ -22,6 +22,8 @@ mod serve;
 mod setting;
 pub mod show;
 mod token;
+mod witness;
+mod witnesses;
 
 use std::path::PathBuf;
 
@@ -71,6 +73,9 @@ enum Verb {
     /// Verify, search and show the log of evidence
     #[command(subcommand)]
     Audit(audit::AuditVerb),
+    /// Be a witness of logs: cosign checkpoints, and refuse forks
+    #[command(subcommand)]
+    Witness(witness::WitnessVerb),
     /// Publish, with mosquitto_pub's short flags
     Pub(Box<client::PublishArguments>),
     /// Subscribe, with mosquitto_sub's short flags
@@ -114,6 +119,7 @@ impl Cli {
             Verb::Policy(verb) => policy::run(&dir, &verb),
             Verb::Config(verb) => check::run(&dir, &verb),
             Verb::Audit(verb) => audit::run(&dir, &verb),
+            Verb::Witness(verb) => witness::run(&verb),
             Verb::Pub(arguments) => Ok(client::publish(&arguments).map(|()| Answer::Yes)?),
             Verb::Sub(arguments) => Ok(client::subscribe(&arguments).map(|()| Answer::Yes)?),
         }

@@ -270,7 +270,7 @@ fn first_host(pem: &str) -> Option<String> {
     })
 }
 
-fn pkcs8_pem(der: &[u8]) -> String {
+pub(super) fn pkcs8_pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");

@@ -21,6 +21,7 @@ use crate::evidence::{LogKey, Privacy, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
+use crate::server::witness::Courier;
 use crate::server::{
     Bounds, Clock, Core, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
     Server, ServerOptions, StartWriter, WebSocketOptions, WriterEvents, raise_open_files,
@@ -84,6 +85,7 @@ pub(super) struct Serving {
     pub(super) running: Running,
     admin: Admin,
     _keeper: Keeper,
+    courier: Option<Courier>,
     _snapshots: Snapshots,
     _lock: Lock,
 }
@@ -95,6 +97,8 @@ impl Serving {
         let lock = Lock::acquire(&config.dir)?;
         let mut tls = check::load_tls(config)?;
         let policy = Arc::new(super::policy::of(config)?);
+        let verifier = record::log_key(config)?.verifier().clone();
+        let witnesses = super::witnesses::load(config, &verifier)?;
         let schemas = Arc::new(check::load_schemas(config)?);
         let clock = Clock::start();
         let config_text = files::read(&config.dir.join(FILE_NAME))?;
@@ -152,17 +156,22 @@ impl Serving {
             writer: log.starter(config),
         };
         let running = starting.serve(core).map_err(setting::of_server(config))?;
+        let courier = witnesses.map(|witnesses| witnesses.start(config, verifier, clock, &running));
+        let courier = courier.transpose()?.flatten();
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
         let handle = running.handle();
         let keeper = Keeper::start(config.privacy.clone(), keys, clock, handle)?;
-        Ok(Self { running, admin, _keeper: keeper, _snapshots: snapshots, _lock: lock })
+        Ok(Self { running, admin, courier, _keeper: keeper, _snapshots: snapshots, _lock: lock })
     }
 
     /// Waits until the broker has stopped, as it was asked to or by a fault.
     pub(super) fn wait(self) -> Result<(), CliFailure> {
         let ended = self.running.wait();
+        if let (Ok(()), Some(courier)) = (&ended, self.courier) {
+            courier.finish();
+        }
         drop(self.admin);
         Ok(ended?)
     }

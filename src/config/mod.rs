@@ -18,6 +18,7 @@ mod server;
 mod tests;
 mod tokens;
 mod value;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub use privacy::Privacy;
 pub use problem::ConfigProblem;
 pub use tokens::{TokenKeyConfig, Tokens};
 pub use value::{Secret, format_bytes, format_duration, parse_bytes, parse_duration};
+pub use witness::WitnessConfig;
 
 use crate::broker::About;
 use crate::identity::Role;
@@ -213,6 +215,8 @@ pub struct Evidence {
     pub signers_max: u32,
     /// Threads that check signatures; none: as many as suit the machine.
     pub verify_threads: Option<usize>,
+    /// `[evidence.witness]`; absent: nobody is asked.
+    pub witness: Option<WitnessConfig>,
 }
 
 /// What happens when evidence cannot be written. There is one answer; it stands in the file so

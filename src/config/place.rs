@@ -42,6 +42,10 @@ pub enum Setting {
     LogDirectory,
     /// `key` of `[evidence]`.
     LogKey,
+    /// `policy` of `[evidence.witness]`.
+    WitnessPolicy,
+    /// `ca` of `[evidence.witness]`.
+    WitnessCa,
 }
 
 /// The file as it was read.
@@ -62,6 +66,7 @@ impl Setting {
             Self::TokenKey(_) | Self::TokenSigningKey(_) => "token_key",
             Self::Policy | Self::Schemas => "files",
             Self::Origin | Self::LogDirectory | Self::LogKey => "evidence",
+            Self::WitnessPolicy | Self::WitnessCa => "evidence",
         }
     }
 
@@ -75,7 +80,8 @@ impl Setting {
             Self::Anchors(_) => "anchors",
             Self::TokenKey(_) => "public_key",
             Self::TokenSigningKey(_) => "signing_key",
-            Self::Policy => "policy",
+            Self::Policy | Self::WitnessPolicy => "policy",
+            Self::WitnessCa => "ca",
             Self::Schemas => "schemas",
             Self::Origin => "origin",
             Self::LogDirectory => "directory",
@@ -91,6 +97,13 @@ impl Setting {
             ) => tables.get(number).unwrap_or(section),
             _ => section,
         };
+        let within = match self {
+            Self::WitnessPolicy | Self::WitnessCa => {
+                section.get_ref().as_table().and_then(|table| table.get("witness"))
+            }
+            _ => None,
+        };
+        let section = within.unwrap_or(section);
         let field = section.get_ref().as_table().and_then(|table| table.get(self.field()));
         field.map_or_else(|| section.span(), Spanned::<DeValue<'_>>::span)
     }

@@ -54,10 +54,10 @@ const FILES: &[&str] = &["policy", "schemas"];
 const METRICS: &[&str] = &["address", "allow_remote"];
 const LOG: &[&str] = &["format", "level"];
 
-/// Every field of every section, for the test that the shipped file shows them all; those of
-/// `[listen.websocket]` beside them, because that section is shown as a comment.
+/// Every field of every section, for the test that the shipped file shows them all; beside them
+/// the sections that are shown as comments.
 #[cfg(test)]
-pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
+pub(super) fn every_field() -> (Vec<&'static str>, [(&'static str, &'static [&'static str]); 2]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
     let more = [
@@ -70,8 +70,10 @@ pub(super) fn every_field() -> (Vec<&'static str>, &'static [&'static str]) {
     ];
     let fields = sections.into_iter().chain(more).flatten().copied();
     // Tables, not values.
-    let is_value = |field: &&str| !["default", "class", "websocket"].contains(field);
-    (fields.filter(is_value).collect(), WEBSOCKET)
+    let is_value = |field: &&str| !["default", "class", "websocket", "witness"].contains(field);
+    let commented =
+        [("listen.websocket", WEBSOCKET), ("evidence.witness", super::witness::WITNESS)];
+    (fields.filter(is_value).collect(), commented)
 }
 
 pub(super) type Found = Problems<ConfigProblem>;
@@ -337,6 +339,7 @@ const EVIDENCE: &[&str] = &[
     "device_clock_tolerance",
     "signers_max",
     "verify_threads",
+    "witness",
 ];
 
 fn evidence(
@@ -353,7 +356,7 @@ fn evidence(
             (1..=255).contains(&text.len()) && text.bytes().all(plain)
         });
     let millis = Duration::from_millis;
-    let evidence = Evidence {
+    let mut evidence = Evidence {
         origin: origin.unwrap_or_else(|| format!("{}/{}", node.trust_domain, node.name)),
         directory: s.path("directory", "log", dir),
         key: s.secret("key", "certs/log.key", dir),
@@ -379,6 +382,7 @@ fn evidence(
         verify_threads: usize::try_from(s.count("verify_threads", 0, 0..=64))
             .ok()
             .filter(|threads| *threads > 0),
+        witness: None,
     };
     if evidence.segment_bytes < 2 * evidence.backlog_bytes_max {
         s.report(s.span_of("segment_bytes"), ConfigProblem::SegmentBelowBacklog);
@@ -386,6 +390,8 @@ fn evidence(
     if evidence.backlog_bytes_max < 4 * u64::from(bounds.packet_bytes_max) {
         s.report(s.span_of("backlog_bytes_max"), ConfigProblem::BacklogBelowPackets);
     }
+    let at_witness = s.table("witness");
+    evidence.witness = at_witness.map(|at| super::witness::read(at, dir, problems));
     evidence
 }
 

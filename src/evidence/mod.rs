@@ -18,6 +18,7 @@ mod synced;
 pub mod tile;
 pub mod tile_proof;
 pub mod tree;
+pub mod verdict;
 pub mod window;
 pub mod witness;
 pub mod witness_policy;

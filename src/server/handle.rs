@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::listener::HandshakeStats;
 use super::message::{Message, ShardSnapshot, Shards};
 use super::shutdown::{FaultSender, Stopper};
+use super::witness::WitnessBoard;
 use super::writing::WriterStats;
 use crate::broker::{Administration, Counters, Histogram};
 use crate::evidence::PseudonymKey;
@@ -38,6 +39,7 @@ pub struct Handle {
     faults: FaultSender,
     writer: Arc<dyn Fn() -> WriterStats + Send + Sync>,
     handshakes: Arc<HandshakeStats>,
+    witnesses: WitnessBoard,
 }
 
 impl Handle {
@@ -48,7 +50,7 @@ impl Handle {
         writer: Arc<dyn Fn() -> WriterStats + Send + Sync>,
         handshakes: Arc<HandshakeStats>,
     ) -> Self {
-        Self { shards, stopper, faults, writer, handshakes }
+        Self { shards, stopper, faults, writer, handshakes, witnesses: WitnessBoard::default() }
     }
 
     /// What stops the server.
@@ -121,10 +123,16 @@ impl Handle {
         &self.handshakes
     }
 
+    /// What is known of each witness.
+    pub fn witnesses(&self) -> &WitnessBoard {
+        &self.witnesses
+    }
+
     async fn health(self) -> Health {
         let faulted = self.faults.has_faulted();
         let stopping = self.stopper.is_stopping();
         let (writer, handshakes) = (self.writer_stats(), Arc::clone(&self.handshakes));
+        let witnesses = self.witnesses.rows();
         match self.snapshot_async().await {
             Err(NotServing::TimedOut | NotServing::Stopped) => {
                 Health { faulted, stopping, ..Health::default() }
@@ -135,6 +143,7 @@ impl Handle {
                     writer,
                     handshakes: handshakes.durations(),
                     handshakes_unreported: handshakes.unreported(),
+                    witnesses,
                 }),
                 faulted,
                 stopping: stopping || told,

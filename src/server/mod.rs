@@ -36,6 +36,7 @@ mod transport;
 mod upgrade;
 mod verifying;
 mod websocket;
+pub mod witness;
 mod writing;
 
 use std::net::SocketAddr;

@@ -198,6 +198,15 @@ pub(super) fn websocket_config_at(
     listener_config(chain, key, verifier, ALPN_HTTP, time)
 }
 
+/// The configuration of a server that asks for no certificate: `chain` (end entity first) with `key`.
+///
+/// # Errors
+/// A [`TlsFault`] that names the file.
+pub fn https_server_config(chain: Pem<'_>, key: Pem<'_>) -> Result<Arc<ServerConfig>, TlsFault> {
+    let time = Arc::new(DefaultTimeProvider);
+    listener_config(chain, key, WebPkiClientVerifier::no_client_auth(), ALPN_HTTP, time)
+}
+
 fn listener_config(
     chain: Pem<'_>,
     key: Pem<'_>,
@@ -236,6 +245,16 @@ pub fn client_config(
 ) -> Result<Arc<ClientConfig>, TlsFault> {
     let time = Arc::new(DefaultTimeProvider);
     client_config_at(ca, Some((chain, key)), &VERSIONS, time).map(Arc::new)
+}
+
+/// The configuration of an HTTPS client that trusts the CAs in `ca` and shows nothing.
+///
+/// # Errors
+/// A [`TlsFault`] that names the file.
+pub fn https_client_config(ca: Pem<'_>) -> Result<Arc<ClientConfig>, TlsFault> {
+    let mut config = client_config_at(ca, None, &VERSIONS, Arc::new(DefaultTimeProvider))?;
+    config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    Ok(Arc::new(config))
 }
 
 pub(super) fn client_config_at(

@@ -5,6 +5,7 @@
 //! DIR/segments/00000000.seg …   batches of records: see [`segment`]
 //! DIR/checkpoint                the newest signed tree head, a C2SP signed note
 //! DIR/history                   every signed tree head: see [`checkpoint_store`]
+//! DIR/witness/              the newest cosigned checkpoint: see [`cosigned`]
 //! DIR/state/                    snapshots of sessions: see [`snapshot`]
 //! DIR/index/                    sled, rebuilt from the segments whenever in doubt
 //! ```
@@ -15,6 +16,7 @@
 
 mod block;
 pub mod checkpoint_store;
+pub mod cosigned;
 pub mod disk;
 pub mod facts;
 pub mod fault;

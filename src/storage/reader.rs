@@ -129,6 +129,11 @@ impl<D: Disk> Reader<D> {
         self.checkpoint.as_ref()
     }
 
+    /// Its signed note, verbatim.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     /// The entries from `index` on, in order. An error is the last thing that it gives.
     pub fn entries(&self, index: u64) -> Entries<'_, D> {
         self.entries_at(index, None)

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::broker::{BUCKETS_MICROS, Counters, Histogram};
 use crate::server::WriterStats;
+use crate::server::witness::WitnessStatus;
 
 /// Everything that one scrape shows.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct MetricsSnapshot {
     pub handshakes: Histogram,
     /// Refused handshakes that reached no log because too many waited.
     pub handshakes_unreported: u64,
+    /// One row per witness that is asked.
+    pub witnesses: Vec<WitnessStatus>,
 }
 
 /// `snapshot` as OpenMetrics text.
@@ -55,6 +58,7 @@ impl Collector for MetricsSnapshot {
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         encode_refusals(encoder, counters)?;
+        encode_witnesses(encoder, &self.witnesses)?;
         let help = "From the arrival of a QoS 1 or 2 PUBLISH to its acknowledgement";
         encode_histogram(encoder, "publish_to_ack", help, &counters.publish_to_ack)?;
         let help = "Duration of fdatasync of the log";
@@ -116,6 +120,47 @@ fn encode_refusals(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> 
     Ok(())
 }
 
+/// The label is a name of the policy file, so no peer can make a series.
+fn encode_witnesses(
+    encoder: &mut DescriptorEncoder<'_>,
+    witnesses: &[WitnessStatus],
+) -> fmt::Result {
+    if witnesses.is_empty() {
+        return Ok(());
+    }
+    type Value = fn(&WitnessStatus) -> u64;
+    let counters: [(&str, &str, Value); 3] = [
+        ("witness_cosignatures", "Cosignatures of each witness", |row| row.cosignatures),
+        ("witness_failures", "Requests that brought no cosignature", |row| row.failures),
+        ("witness_alarms", "Answers that speak of another tree of this log", |row| row.alarms),
+    ];
+    for (name, help, value) in counters {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for row in witnesses {
+            let labels = [("witness", row.name.as_str())];
+            ConstCounter::new(value(row)).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    type Known = fn(&WitnessStatus) -> Option<u64>;
+    let gauges: [(&str, &str, Option<Unit>, Known); 2] = [
+        ("witness_cosigned_entries", "Entries that each witness has cosigned", None, |row| {
+            row.cosigned_entries
+        }),
+        ("witness_cosigned_time", "When it last did, since 1970", Some(Unit::Seconds), |row| {
+            row.cosigned_unix_seconds
+        }),
+    ];
+    for (name, help, unit, value) in gauges {
+        let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (row, value) in witnesses.iter().filter_map(|row| Some((row, value(row)?))) {
+            let labels = [("witness", row.name.as_str())];
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
 fn encode_histogram(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -161,5 +206,31 @@ mod tests {
             assert!(text.lines().any(|seen| seen == line), "no `{line}` in:\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_witness_has_its_series() {
+        let row = |name: &str, cosigned_entries| WitnessStatus {
+            name: name.to_owned(),
+            cosigned_entries,
+            cosigned_unix_seconds: cosigned_entries.map(|_| 1_700_000_000),
+            alarms: 1,
+            ..WitnessStatus::default()
+        };
+        let witnesses = vec![row("w1", Some(42)), row("w2", None)];
+        let snapshot = MetricsSnapshot { witnesses, ..MetricsSnapshot::default() };
+        let text = encode_metrics(snapshot).unwrap();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("avow_witness")).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        avow_witness_cosignatures_total{witness="w1"} 0
+        avow_witness_cosignatures_total{witness="w2"} 0
+        avow_witness_failures_total{witness="w1"} 0
+        avow_witness_failures_total{witness="w2"} 0
+        avow_witness_alarms_total{witness="w1"} 1
+        avow_witness_alarms_total{witness="w2"} 1
+        avow_witness_cosigned_entries{witness="w1"} 42
+        avow_witness_cosigned_time_seconds{witness="w1"} 1700000000
+        "#);
     }
 }

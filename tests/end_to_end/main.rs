@@ -5,7 +5,8 @@
 //! hold the promise of the log, [`refusals`] is bad input of every kind, [`starting`] is what
 //! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
 //! those without a certificate, [`proxy`] the one behind a proxy, [`privacy`] what
-//! the log tells of people, [`reading`] what one can ask of it, [`demo`] is the command of the
+//! the log tells of people, [`reading`] what one can ask of it, [`witness`] what others sign of it,
+//! [`demo`] is the command of the
 //! README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
@@ -40,3 +41,5 @@ mod tampering;
 mod tokens;
 #[cfg(test)]
 mod websocket;
+#[cfg(test)]
+mod witness;

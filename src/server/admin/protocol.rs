@@ -10,7 +10,7 @@ use super::filter::{LogFilter, LogOrder};
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
-pub const ACTS: [&str; 16] = [
+pub const ACTS: [&str; 17] = [
     "certificate.issue",
     "certificate.renew",
     "certificate.revoke",
@@ -26,6 +26,7 @@ pub const ACTS: [&str; 16] = [
     "pseudonym.rotate",
     "pseudonym.erase",
     "pseudonym.resolve",
+    "witness.alarm",
     "note",
 ];
 

@@ -309,6 +309,7 @@ impl Service {
             "entries": writer.entries,
             "entries_signed": writer.signed_entries,
             "log_bytes": writer.bytes,
+            "witnesses": self.handle.witnesses().rows(),
         });
         Ok(status.to_string())
     }
