@@ -69,7 +69,7 @@ fn receive(policy: &Policy, who: &str, topic: &str) -> Result<String, Refusal> {
 fn the_shipped_policy_loads_and_passes_its_own_tests() {
     let shipped = Policy::parse("config/policy.toml", SHIPPED);
     let shipped = shipped.unwrap_or_else(|error| panic!("{}", error.plain()));
-    assert_eq!(shipped.rule_count(), 10);
+    assert_eq!(shipped.rule_count(), 11);
     let telemetry = publish(&shipped, "device/press-7", "plant/press-7/telemetry/t");
     assert_eq!(telemetry, Ok("device-telemetry".to_owned()));
 }
@@ -364,6 +364,7 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:39): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `device-sealed` (policy.toml:47): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `operator-commands` (policy.toml:78): it speaks of operator
+        - `device-signed` (policy.toml:101): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
     let allowed = shipped.explain(

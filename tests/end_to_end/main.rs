@@ -32,6 +32,8 @@ mod refusals;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod signed;
+#[cfg(test)]
 mod starting;
 #[cfg(test)]
 mod strangers;

@@ -17,6 +17,8 @@ mod points;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod signed;
+#[cfg(test)]
 mod tamper;
 #[cfg(test)]
 mod threads;

@@ -113,4 +113,5 @@ def main():
     print(json.dumps({"arrived": arrived}))
 
 
-main()
+if __name__ == "__main__":
+    main()
