@@ -153,6 +153,7 @@ fn settings() -> Outcome<Settings> {
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none)?),
         limits,
         statements: Default::default(),
+        receipts: None,
         config_sha256: [0; 32],
         seed: [7; 32],
     })

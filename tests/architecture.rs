@@ -66,8 +66,8 @@ const PANICS: [&str; 6] =
 /// Where a `Synced` is made: after the one `fdatasync` of a batch, and nowhere else.
 const ASSERTIONS: [(&str, usize); 1] = [("storage/log.rs", 1)];
 
-/// Where a message is made that no client sent: what the broker says of itself.
-const OWN_MESSAGES: [(&str, usize); 1] = [("broker/sys.rs", 1)];
+/// Where a message is made that no client sent: what the broker says of itself, and what it promises.
+const OWN_MESSAGES: [(&str, usize); 2] = [("broker/receipts.rs", 1), ("broker/sys.rs", 1)];
 
 /// Where the core walks a hashed map. The order is that of the hashes, so nothing that leaves the
 /// core may depend on it: `stop`, images and the end of a replay sort, `sys` counts, a replay looks

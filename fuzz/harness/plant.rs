@@ -122,6 +122,7 @@ fn settings(life: u8) -> Settings {
         privacy: avow::evidence::Privacy::PLAIN,
         about: About { sys_interval_seconds: 0, server_reference: None },
         statements: Default::default(),
+        receipts: None,
         config_sha256: [0; 32],
         seed: [life; 32],
     }

@@ -12,6 +12,7 @@ use super::credential::{Credential, certificate_fields, token_fields};
 use super::effect::{AcceptedConnect, Effect, Granted};
 use super::input::{ConnectionFacts, ConnectionId};
 use super::output::EventKind;
+use super::receipts;
 use super::record::{client_field, peer_field, refusal_fields};
 use crate::evidence::{Decision, EntryType, EntryWriter, Privacy};
 use crate::mqtt::{
@@ -44,6 +45,7 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.version = Some(connect.version);
         connection.wants_reasons = connect.properties.request_problem_information.unwrap_or(true);
+        connection.receipts = receipts::wish(&connect.properties.user_properties);
         connection.packet_bytes_max =
             connect.properties.maximum_packet_size.map_or(usize::MAX, |bytes| bytes as usize);
         if let Err(refused) = self.name_connection(now, id, &mut connect) {

@@ -8,6 +8,7 @@ use super::input::{ConnectionFacts, ConnectionId};
 use super::publish::Verifying;
 use crate::identity::Identity;
 use crate::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName, Will};
+use crate::policy::ReceiptRule;
 use crate::routing::{Delivery, SessionKey, Subscription};
 use crate::session::{Aliases, Author, Inbound, Outbound, OutboundAliases, Phase};
 use crate::time::{Instant, UnixNanos};
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) packet_bytes_max: usize,
     /// Request Problem Information.
     pub(super) wants_reasons: bool,
+    /// What CONNECT asked for its messages, if it did.
+    pub(super) receipts: Option<ReceiptRule>,
     /// QoS 1 and 2 messages of the client that we have not finished acknowledging.
     pub(super) unacknowledged: u32,
     /// QoS 1 and 2 messages of the client that we have not answered yet, with PUBACK or PUBREC.
@@ -78,6 +81,7 @@ impl Connection {
             keep_alive_seconds: 0,
             packet_bytes_max: usize::MAX,
             wants_reasons: true,
+            receipts: None,
             unacknowledged: 0,
             unanswered: 0,
             held_back: false,

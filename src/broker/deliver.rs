@@ -15,6 +15,7 @@ use super::durable::{Change, CopyOf, Source};
 use super::handover::{self, Copy, Handing, hand_over, hand_over_recorded};
 use super::input::ConnectionId;
 use super::{Broker, Session};
+use crate::identity::Identity;
 use crate::mqtt::{Ack, EncodedPublish, Packet, PacketId, QoS, ReasonCode, TopicFilter, TopicName};
 use crate::policy::Policy;
 use crate::routing::{Delivery, Eligibility, EncodedCopies, Interest, Message, SessionKey};
@@ -39,21 +40,56 @@ impl Broker {
     /// and one for each Shared Subscription. [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4],
     /// [MQTT-4.5.0-1], [MQTT-4.6.0-5]
     pub(super) fn route(&mut self, now: Now, message: &Arc<Message>) {
+        let mut copies = EncodedCopies::default();
+        let groups = self.fan_out(now, message, None, &mut copies);
+        for group in groups {
+            self.assign(now, message, group, &mut copies, true);
+        }
+    }
+
+    /// As [`Self::route`], to sessions of `addressee` alone, and to no Shared Subscription.
+    pub(super) fn route_to(&mut self, now: Now, message: &Arc<Message>, addressee: &Identity) {
+        let _no_shared_one =
+            self.fan_out(now, message, Some(addressee), &mut EncodedCopies::default());
+    }
+
+    /// Gives `message` to the sessions that subscribed to its topic by themselves (of `addressee`, if
+    /// there is one); the Shared Subscriptions that are left.
+    fn fan_out(
+        &mut self,
+        now: Now,
+        message: &Arc<Message>,
+        addressee: Option<&Identity>,
+        copies: &mut EncodedCopies,
+    ) -> Vec<TopicFilter> {
         let mut interests = std::mem::take(&mut self.interests);
         let mut groups = Vec::new();
         interests.clear();
         self.subscriptions.interested(message.topic(), &mut interests, &mut groups);
         interests.sort_by_key(|interest| interest.session);
-        let mut copies = EncodedCopies::default();
         for same_session in interests.chunk_by(|one, other| one.session == other.session) {
-            if let Some((key, delivery)) = merge(message, same_session, None) {
-                self.deliver(now, key, delivery, &mut copies, false);
+            let merged = merge(message, same_session, None);
+            if let Some((key, delivery)) = merged.filter(|(key, _)| self.is_of(*key, addressee)) {
+                self.deliver(now, key, delivery, copies, false);
             }
         }
         self.interests = interests;
-        for group in groups {
-            self.assign(now, message, group, &mut copies, true);
-        }
+        groups
+    }
+
+    /// Whether a session of `identity` that is connected has subscribed to `topic`.
+    pub(super) fn is_awaited(&self, topic: &TopicName, identity: &Identity) -> bool {
+        let (mut interests, mut groups) = (Vec::new(), Vec::new());
+        self.subscriptions.interested(topic, &mut interests, &mut groups);
+        let mut keys = interests.iter().map(|interest| interest.session);
+        keys.any(|key| self.has_begun(key) && self.is_of(key, Some(identity)))
+    }
+
+    /// Whether a session is `addressee`'s, or anybody's if there is none.
+    fn is_of(&self, key: SessionKey, addressee: Option<&Identity>) -> bool {
+        addressee.is_none_or(|addressee| {
+            self.sessions.get(&key).is_some_and(|known| known.author.identity() == addressee)
+        })
     }
 
     /// Gives `message` to one member of a Shared Subscription.

@@ -3,12 +3,14 @@
 use super::credential::Renewal;
 use super::input::ConnectionId;
 use crate::evidence::Attested;
+use crate::evidence::tree::Hash;
 use crate::mqtt::{
     Connect, EncodedPublish, Packet, PacketId, QoS, ReasonCode, RetainHandling, TopicFilter, Will,
 };
+use crate::policy::ReceiptRule;
 use crate::routing::{Reserved, SessionKey, Subscription};
 use crate::session::Author;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// Something that waits for a batch.
 #[derive(Debug)]
@@ -117,8 +119,19 @@ pub(super) struct AcceptedPublish {
     pub(super) session: Option<SessionKey>,
     /// What to answer, and to whom; absent in QoS 0 and for Wills.
     pub(super) acknowledge: Option<Acknowledge>,
+    /// The receipt that its author is owed, if any.
+    pub(super) promised: Option<Promised>,
     /// Room among the retained messages, if it is to be one.
     pub(super) reserved: Reserved,
+}
+
+/// A receipt that is owed.
+#[derive(Debug)]
+pub(super) struct Promised {
+    pub(super) way: ReceiptRule,
+    pub(super) leaf_hash: Hash,
+    /// Time of the entry.
+    pub(super) time: UnixNanos,
 }
 
 /// The acknowledgement of one PUBLISH.

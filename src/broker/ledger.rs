@@ -64,6 +64,12 @@ impl Ledger {
         offset
     }
 
+    /// The bytes of an entry of the open batch, by its place.
+    pub(super) fn head_of(&self, offset: u64) -> Option<&[u8]> {
+        let last = self.open_entries.checked_sub(1)?;
+        self.open.entry_before(last.checked_sub(offset)?)
+    }
+
     /// Appends one change of state to the open batch.
     pub(super) fn note(&mut self, body: Option<Body>, write: impl FnOnce(&mut Vec<u8>)) {
         self.open.push(RecordKind::State, body, write);

@@ -27,6 +27,7 @@ mod input;
 mod ledger;
 mod output;
 mod publish;
+mod receipts;
 mod record;
 mod send;
 mod settings;

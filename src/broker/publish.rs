@@ -17,6 +17,7 @@ mod verify;
 
 use std::time::Duration;
 
+pub(super) use self::answer::acknowledgement;
 pub(super) use self::entry::Ingress;
 pub(super) use self::signed::Gaps;
 use self::stop::Stopped;
@@ -78,6 +79,7 @@ impl Broker {
             let (reason, reason_string) = self.outcome_reason(id, &decision, conforming);
             Acknowledge { connection: id, packet_id, qos, reason, reason_string }
         });
+        let promised = self.promise(now, id, &attested, offset);
         let reserved = self.reserve_retained(conforming);
         self.ledger.wait(Effect::Publish(Box::new(AcceptedPublish {
             attested,
@@ -85,6 +87,7 @@ impl Broker {
             arrived,
             session: Some(session),
             acknowledge,
+            promised,
             reserved,
         })));
     }
@@ -104,9 +107,8 @@ impl Broker {
 
     /// Resumes the line: the message and its evidence are on disk.
     pub(super) fn release(&mut self, now: Now, accepted: AcceptedPublish, synced: &Synced) {
-        let AcceptedPublish { attested, offset, arrived, session, acknowledge, reserved } =
-            accepted;
-        self.retained.give_back(reserved);
+        let AcceptedPublish { attested, offset, arrived, session, .. } = accepted;
+        self.retained.give_back(accepted.reserved);
         let recorded = Recorded::new(attested, offset, synced);
         self.place_signed(&recorded);
         self.counters.publishes_recorded += 1;
@@ -114,10 +116,10 @@ impl Broker {
         let message = Message::new(&recorded, session, arrived, kept);
         self.retain(&message);
         self.route(now, &message);
-        if let Some(acknowledge) = acknowledge {
+        if accepted.acknowledge.is_some() {
             self.counters.publish_to_ack.observe(now.instant.since(arrived));
-            self.acknowledge(now, &recorded, acknowledge);
         }
+        self.acknowledge_promised(now, &recorded, accepted.acknowledge, accepted.promised);
     }
 
     /// Binds a PUBLISH to its author and its topic. `None`: it was a resend, and is dealt with.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::Privacy;
+use crate::evidence::{Privacy, ReceiptSigner};
 use crate::identity::TokenKeys;
 use crate::limits::LimitsConfig;
 use crate::policy::Policy;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub limits: LimitsConfig,
     /// What entries hold of addresses and Client Identifiers.
     pub privacy: Privacy,
+    /// What signs receipts; without it nobody is given one.
+    pub receipts: Option<Arc<ReceiptSigner>>,
     /// What the broker says of itself.
     pub about: About,
     /// What statements of devices must say, and how many devices may sign.

@@ -4,9 +4,9 @@
 //! messages of QoS 0 to who subscribes to them and may read them; policy judges each delivery, as
 //! of any topic. While nobody subscribes, the averages are kept and no message is made.
 //!
-//! These messages are the one kind that no client sent: they have no author, no entry in the log
-//! and no proof. [`Message::of_broker`] makes them, and makes nothing outside of `$SYS/`, where no
-//! client can publish. Evidence says nothing of counters. They have a store of their own, so they
+//! These messages are one kind of two that no client sent (receipts are the other): they have no author, no entry in the log
+//! and no proof. [`Message::of_broker`] makes them, and makes nothing outside of `$SYS/` and
+//! `$receipts/`, where no client can publish. Evidence says nothing of counters. They have a store of their own, so they
 //! take no place among the retained messages and are gone with the process.
 //!
 //! Left out of Mosquitto's tree: `clients/active`, `clients/inactive` (older names for connected
@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Broker, Counters};
-use crate::mqtt::{TopicFilter, TopicName};
+use crate::mqtt::{PublishProperties, TopicFilter, TopicName};
 use crate::routing::{Message, Retained};
 use crate::session::Timer;
 use crate::time::{Instant, Now};
@@ -126,7 +126,12 @@ impl Broker {
             if known.is_some_and(|known| known.payload() == value.as_bytes()) {
                 continue;
             }
-            messages.extend(Message::of_broker(topic, Bytes::from(value), now.instant));
+            messages.extend(Message::of_broker(
+                topic,
+                Bytes::from(value),
+                PublishProperties::default(),
+                now.instant,
+            ));
         }
         messages
     }

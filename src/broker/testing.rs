@@ -95,6 +95,7 @@ pub(crate) fn settings() -> Settings {
         privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
         statements: Default::default(),
+        receipts: None,
         config_sha256: [1; 32],
         seed: [7; 32],
     }

@@ -125,6 +125,7 @@ impl Broker {
                     arrived: now.instant,
                     session: Some(key),
                     acknowledge: None,
+                    promised: None,
                     reserved,
                 })));
                 (EventKind::WillPublished, refused)

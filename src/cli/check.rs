@@ -49,13 +49,15 @@ pub(super) fn run(dir: &Path, verb: &ConfigVerb) -> Result<Answer, CliFailure> {
         }
         Ok(())
     });
+    let receipts = super::receipt::signer(&config).map(|_| ());
     let tokens = super::token::keys(&config).map(|_| {
         for token_key in &config.tokens.keys {
             show::line(&format!("{}: good, for tokens", token_key.public_key));
         }
     });
     stale_bundles(&config);
-    let mut failures = [policy, schemas, tls, tokens, key].into_iter().filter_map(Result::err);
+    let mut failures =
+        [policy, schemas, tls, tokens, key, receipts].into_iter().filter_map(Result::err);
     let first = failures.next();
     for failure in failures {
         super::failure::report(&failure);

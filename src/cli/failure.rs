@@ -9,6 +9,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use crate::cli::audit::answer::AnswerFault;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
+use crate::cli::receipt::ReceiptFailure;
 use crate::cli::setting::SettingError;
 use crate::cli::witness::WitnessFailure;
 use crate::cli::witnesses::WitnessesProblem;
@@ -112,6 +113,10 @@ pub enum CliFailure {
     /// A name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// See [`ReceiptFailure`].
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Receipt(#[from] ReceiptFailure),
     /// The log key.
     #[error("the log key: {0}")]
     Key(#[from] KeyError),
@@ -249,6 +254,7 @@ impl CliFailure {
             #[cfg(feature = "demo")]
             Self::Demo(_) => 2,
             Self::Config(_)
+            | Self::Receipt(_)
             | Self::Policy(_)
             | Self::WitnessPolicy(_)
             | Self::Witnesses(_)

@@ -140,10 +140,10 @@ mod tests {
                 assert_eq!(mode(path.parent().unwrap()), 0o700, "{}", path.display());
             }
         });
-        // Root, issuing, server, log, tokens, device, operator.
-        assert_eq!(keys, 7);
         let pseudonyms = dir.join("certs/pseudonyms/00000001.key");
         assert_eq!(mode(&pseudonyms), 0o600);
+        // Root, issuing, server, log, receipts, tokens, device, operator.
+        assert_eq!(keys, 8);
         let config = crate::config::load(&dir).unwrap();
         assert_eq!(config.listen.mqtt.to_string(), "0.0.0.0:8883");
         assert_eq!(config.evidence.origin, "mill.example/mill");

@@ -17,6 +17,7 @@ mod init;
 mod plant;
 mod policy;
 mod privacy;
+mod receipt;
 mod record;
 mod serve;
 mod setting;

@@ -76,6 +76,9 @@ impl Layout<'_> {
     pub(super) fn verifier_key(&self) -> PathBuf {
         self.0.join("log.vkey")
     }
+    pub(super) fn receipt_verifier(&self) -> PathBuf {
+        self.0.join("certs/receipt.pub")
+    }
     pub(super) fn clients(&self) -> PathBuf {
         self.0.join("clients")
     }
@@ -114,6 +117,7 @@ impl Plan {
         let server = authority.issue_server(&profiles.server, &self.hosts, now)?;
         let key = LogKey::generate(&self.origin())?;
         let token_key = TokenKeyPair::generate().ok_or(CliFailure::Randomness)?;
+        let receipt_key = super::receipt::generate()?;
         let layout = Layout(dir);
         let certs = layout.certs();
         let mut files = vec![
@@ -125,9 +129,11 @@ impl Plan {
             (layout.issuing_key(), Access::Private, issuing.key_pem.clone()),
             (certs.join("server.pem"), Access::Public, server.certificate_pem.clone()),
             (certs.join("server.key"), Access::Private, server.key_pem.clone()),
-            (certs.join("log.key"), Access::Private, pkcs8_pem(&key.to_pkcs8()?)),
+            (certs.join("log.key"), Access::Private, pem("PRIVATE KEY", &key.to_pkcs8()?)),
             (certs.join("token.pub"), Access::Public, token_key.public_pem),
             (certs.join("token.key"), Access::Private, token_key.private_pem),
+            (certs.join("receipt.key"), Access::Private, receipt_key.private_pem),
+            (layout.receipt_verifier(), Access::Public, receipt_key.public_pem),
             (layout.verifier_key(), Access::Public, format!("{}\n", key.verifier())),
         ];
         for kind in KINDS {
@@ -270,15 +276,16 @@ fn first_host(pem: &str) -> Option<String> {
     })
 }
 
-pub(super) fn pkcs8_pem(der: &[u8]) -> String {
+/// The PEM file of `der`.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
+    let mut pem = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
         pem.push_str(&String::from_utf8_lossy(line));
         pem.push('\n');
     }
-    pem + "-----END PRIVATE KEY-----\n"
+    pem + &format!("-----END {label}-----\n")
 }
 
 fn sha256(bytes: &[u8]) -> aws_lc_rs::digest::Digest {
@@ -286,7 +293,7 @@ fn sha256(bytes: &[u8]) -> aws_lc_rs::digest::Digest {
 }
 
 /// Bytes as entries hold hashes: base64url without padding.
-fn base64url(bytes: &[u8]) -> String {
+pub(super) fn base64url(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -213,7 +213,7 @@ fn story(explanation: &Explanation) -> String {
 }
 
 fn site(rule: &RuleSite) -> String {
-    format!("`{}` at {}:{}", rule.id.as_str(), rule.file, rule.line)
+    format!("`{}` at {rule}", rule.id.as_str())
 }
 
 #[cfg(test)]

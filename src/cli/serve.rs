@@ -112,6 +112,7 @@ impl Serving {
                 bytes_max: usize_of(config.evidence.backlog_bytes_max),
             },
             tokens: Arc::new(super::token::keys(config)?),
+            receipts: Some(Arc::new(super::receipt::signer(config)?)),
             policy,
             schemas: Arc::clone(&schemas),
             limits: config.limits.clone(),

@@ -12,6 +12,7 @@ use super::CliFailure;
 use super::files::{self, FileFault};
 use crate::config::{Config, Secret, SecretError, Setting};
 use crate::evidence::checkpoint::{KeyError, NoteError};
+use crate::evidence::receipt::ReceiptError;
 use crate::evidence::{Checkpoint, LogKey, VerifierKey};
 use crate::identity::IssuerFault;
 use crate::identity::token::{SignFault, TokenKeyFault};
@@ -108,6 +109,19 @@ pub enum SettingProblem {
     #[error("`key`: {0}")]
     #[diagnostic(help("it is a PEM file with an Ed25519 key in PKCS#8, as `avow init` makes one"))]
     NoLogKey(KeyError),
+    /// There is no key for receipts: the directory was made before there were any.
+    #[error("`receipt_key`: {} is not there", path.display())]
+    #[diagnostic(help("`avow --dir {} audit receipt-key` makes it", dir.display()))]
+    ReceiptKeyMissing {
+        /// The file.
+        path: PathBuf,
+        /// The broker's directory.
+        dir: PathBuf,
+    },
+    /// A key that signs no receipts.
+    #[error("`receipt_key`: {0}")]
+    #[diagnostic(help("it is a PEM file with an Ed25519 key in PKCS#8, as `avow init` makes one"))]
+    NoReceiptKey(ReceiptError),
     /// The log has another name.
     #[error("`origin` is `{configured}`, but {} says `{written}`", witness.display())]
     #[diagnostic(help(

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
 use super::files::{self, Access, create, create_dir, require_absent};
-use super::plant::pkcs8_pem;
+use super::plant::pem;
 use super::{Answer, CliFailure, show};
 use crate::evidence::checkpoint::KeyError;
 use crate::evidence::witness_policy::{PolicyLog, parse_logs};
@@ -166,7 +166,7 @@ fn init(arguments: &InitArguments) -> Result<Answer, CliFailure> {
     require_absent(&[files.key(), files.verifier(), files.logs()])?;
     parse_logs(&files.logs().display().to_string(), &logs)?;
     create_dir(&arguments.dir)?;
-    create(&files.key(), Access::Private, pkcs8_pem(&key.to_pkcs8()?).as_bytes())?;
+    create(&files.key(), Access::Private, pem("PRIVATE KEY", &key.to_pkcs8()?).as_bytes())?;
     create(&files.verifier(), Access::Public, format!("{}\n", key.verifier()).as_bytes())?;
     create(&files.logs(), Access::Public, logs.as_bytes())?;
     show::line(&key.verifier().to_string());

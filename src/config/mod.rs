@@ -199,6 +199,8 @@ pub struct Evidence {
     pub directory: PathBuf,
     /// PEM: the Ed25519 key that signs checkpoints.
     pub key: Secret,
+    /// PEM: the Ed25519 key that signs receipts.
+    pub receipt_key: Secret,
     /// Size of one segment, in bytes.
     pub segment_bytes: u64,
     /// Longest time between an entry and the checkpoint that covers it.

@@ -46,6 +46,8 @@ pub enum Setting {
     WitnessPolicy,
     /// `ca` of `[evidence.witness]`.
     WitnessCa,
+    /// `receipt_key` of `[evidence]`.
+    ReceiptKey,
 }
 
 /// The file as it was read.
@@ -65,8 +67,8 @@ impl Setting {
             Self::Anchors(_) => "issuer",
             Self::TokenKey(_) | Self::TokenSigningKey(_) => "token_key",
             Self::Policy | Self::Schemas => "files",
-            Self::Origin | Self::LogDirectory | Self::LogKey => "evidence",
             Self::WitnessPolicy | Self::WitnessCa => "evidence",
+            Self::Origin | Self::LogDirectory | Self::LogKey | Self::ReceiptKey => "evidence",
         }
     }
 
@@ -85,6 +87,7 @@ impl Setting {
             Self::Schemas => "schemas",
             Self::Origin => "origin",
             Self::LogDirectory => "directory",
+            Self::ReceiptKey => "receipt_key",
         }
     }
 

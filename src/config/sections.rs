@@ -331,6 +331,7 @@ const EVIDENCE: &[&str] = &[
     "origin",
     "directory",
     "key",
+    "receipt_key",
     "segment_bytes",
     "checkpoint_interval",
     "backlog_bytes_max",
@@ -360,6 +361,7 @@ fn evidence(
         origin: origin.unwrap_or_else(|| format!("{}/{}", node.trust_domain, node.name)),
         directory: s.path("directory", "log", dir),
         key: s.secret("key", "certs/log.key", dir),
+        receipt_key: s.secret("receipt_key", "certs/receipt.key", dir),
         segment_bytes: s.bytes("segment_bytes", 64 * MIB, MIB..=GIB),
         checkpoint_interval: s.duration(
             "checkpoint_interval",

@@ -81,6 +81,20 @@ impl Batch {
         })
     }
 
+    /// The head of the entry that has `after` entries behind it.
+    pub fn entry_before(&self, after: u64) -> Option<&[u8]> {
+        let after = usize::try_from(after).ok()?;
+        let mut entries = self
+            .records
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, (kind, ..))| *kind == RecordKind::Entry);
+        let (at, (_, end, _)) = entries.nth(after)?;
+        let start = at.checked_sub(1).and_then(|before| self.records.get(before));
+        self.heads.get(start.map_or(0, |(_, start, _)| *start)..*end)
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
-use super::rule::{ClockRule, EvidenceRule, Manner, PayloadRule, Rule, RuleId, V3Refusal};
+use super::receipts::is_receipts;
+use super::rule::{
+    ClockRule, EvidenceRule, Manner, PayloadRule, ReceiptRule, Rule, RuleId, V3Refusal,
+};
 use crate::mqtt::{QoS, TopicFilter, TopicName};
 use crate::refusal::{Refusal, Refused};
 use crate::session::{Author, Received};
@@ -45,6 +48,11 @@ impl Authorized {
     /// What a 3.x client sees if a later room refuses the message.
     pub fn v3_refusal(&self) -> V3Refusal {
         self.rule.v3_refusal
+    }
+
+    /// What its author is given besides an acknowledgement.
+    pub fn receipt_rule(&self) -> ReceiptRule {
+        self.rule.receipt
     }
 
     /// Gives the message back, for an entry about a later refusal.
@@ -122,6 +130,10 @@ impl Policy {
         author: &Author,
         filter: &TopicFilter,
     ) -> Result<SubscribePermit, Refused> {
+        // A promise to one cannot be shared out.
+        if filter.share().is_some() && is_receipts(filter.as_str()) {
+            return Err(Refusal::NoRule.into());
+        }
         self.index
             .judge(&subject(author), Operation::Subscribe, filter.as_str(), Manner::default())
             .permitted()

@@ -8,7 +8,8 @@ use foldhash::fast::FixedState;
 use serde::Serialize;
 
 use super::index::Trie;
-use super::pattern::Bindings;
+use super::pattern::{Bindings, Pattern};
+use super::receipts;
 use super::rule::{Effect, EvidenceRule, Manner, Rule, Shortfall};
 use crate::identity::{Grants, Identity, Role};
 use crate::refusal::{Refusal, Refused};
@@ -91,10 +92,12 @@ impl<'p> Verdict<'p> {
 }
 
 /// The rules, indexed by whom they speak of and then by their patterns.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Index {
     rules: Vec<Arc<Rule>>,
     asks_for_statements: bool,
+    /// The rule of [`receipts`], which is in no file.
+    receipts: Arc<Rule>,
     roles: [RoleIndex; Role::ALL.len()],
 }
 
@@ -116,7 +119,12 @@ struct Group {
 
 impl Index {
     pub(super) fn new(rules: Vec<Rule>) -> Self {
-        let mut index = Self::default();
+        let mut index = Self {
+            rules: Vec::new(),
+            asks_for_statements: false,
+            receipts: Arc::new(receipts::rule()),
+            roles: Default::default(),
+        };
         for (position, rule) in rules.iter().enumerate() {
             for who in &rule.who {
                 let Some(role) = index.roles.get_mut(role_index(who.role())) else { continue };
@@ -152,6 +160,13 @@ impl Index {
         manner: Manner,
     ) -> Verdict<'_> {
         let bindings = subject.bindings();
+        if receipts::is_receipts(topic) {
+            let covers = |pattern: &Pattern| pattern.covers(topic, &bindings).is_ok();
+            return match self.receipts.patterns(operation).iter().any(covers) {
+                true => Verdict::Permitted(&self.receipts),
+                false => Verdict::NoRule,
+            };
+        }
         let mut forbid: Option<usize> = None;
         let mut permit: Option<usize> = None;
         let mut short: Option<(usize, Shortfall)> = None;

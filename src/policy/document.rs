@@ -8,8 +8,10 @@ use toml::de::DeTable;
 
 use super::pattern::{Pattern, Variable};
 use super::problem::PolicyProblem;
+use super::receipts::is_receipts;
 use super::rule::{
-    ClientIdPattern, ClockRule, Effect, EvidenceRule, PayloadRule, Rule, RuleId, V3Refusal,
+    ClientIdPattern, ClockRule, Effect, EvidenceRule, PayloadRule, RECEIPTS, Rule, RuleId,
+    V3Refusal,
 };
 use super::trial::{self, Trial};
 use super::who::Who;
@@ -44,6 +46,7 @@ const RULE_FIELDS: &[&str] = &[
     "evidence",
     "clock",
     "v3_refusal",
+    "receipt",
 ];
 const V3_REFUSALS: [(&str, V3Refusal); 2] =
     [("close", V3Refusal::Close), ("drop", V3Refusal::Drop)];
@@ -142,6 +145,7 @@ fn read_rule(
         evidence: fields.choice("evidence", &EVIDENCE, problems).unwrap_or_default(),
         clock: fields.choice("clock", &CLOCKS, problems).unwrap_or_default(),
         v3_refusal: fields.choice("v3_refusal", &V3_REFUSALS, problems).unwrap_or(v3_default),
+        receipt: fields.choice("receipt", &RECEIPTS, problems).unwrap_or_default(),
     };
     check_sense(&rule, &fields, problems);
     check_sys(&rule, &fields, problems);
@@ -269,6 +273,10 @@ fn read_pattern(
         problems.push(text.span(), problem);
         return None;
     }
+    if is_receipts(pattern.as_str()) {
+        problems.push(text.span(), PolicyProblem::Receipts(pattern.as_str().to_owned()));
+        return None;
+    }
     if pattern.uses(&Variable::ClientId) {
         // Wrong types are reported where the field itself is read.
         let mut unheard = Found::of("", "");
@@ -312,7 +320,7 @@ fn check_sense(rule: &Rule, fields: &Fields<'_>, problems: &mut Found) {
     let forbids = rule.effect == Effect::Forbid;
     let limits = [("qos_max", publishes || subscribes), ("retain", publishes)];
     let more = [("clear_retained", publishes), ("schema", publishes)];
-    let proof = [("evidence", publishes), ("clock", publishes)];
+    let proof = [("evidence", publishes), ("clock", publishes), ("receipt", publishes)];
     for (field, has_effect) in limits.into_iter().chain(more).chain(proof) {
         let Some(span) = fields.span_of(field) else { continue };
         if forbids {

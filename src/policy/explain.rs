@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Policy;
 use super::decide::{Operation, Subject, Verdict};
 use super::pattern::Miss;
+use super::receipts::is_receipts;
 use super::rule::{Effect, EvidenceRule, Manner, Rule, RuleId, Shortfall};
 use crate::identity::{Grants, Identity, Role};
 use crate::mqtt::{ClientId, QoS, TopicFilter, TopicName};
@@ -35,6 +36,9 @@ pub struct Query<'a> {
     /// With an empty payload, so as to clear a retained message (publish with RETAIN only).
     pub clear: bool,
 }
+
+/// The file of the rule that is in none; its line is 0.
+const BUILT_IN: &str = "built in";
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -178,6 +182,9 @@ impl Policy {
         if !valid {
             return (None, None, Err(Denial::NoTopic));
         }
+        if query.topic != judged(query) && is_receipts(judged(query)) {
+            return (None, None, Err(Denial::NoRule));
+        }
         if query.operation == Operation::Publish && dollar {
             return (None, None, Err(Denial::Reserved));
         }
@@ -198,7 +205,7 @@ impl Policy {
         RuleSite {
             id: rule.id.clone(),
             effect: rule.effect,
-            file: self.file_name.to_string(),
+            file: if rule.line == 0 { BUILT_IN } else { &self.file_name }.to_owned(),
             line: rule.line,
         }
     }
@@ -473,7 +480,10 @@ impl fmt::Display for Decision {
 
 impl fmt::Display for RuleSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -31,11 +31,14 @@
 //!   identities can have the same one: `${device}`, or `${device}` and a character that names do
 //!   not have, as in `${device}:*`.
 //! - `qos_max` (2), `retain` (false), `clear_retained` (false: the empty retained payload),
-//!   `schema` (`required`, `none` or `opaque`) and `v3_refusal` (`close` or `drop`) belong to a
-//!   rule's `publish`; `qos_max` also bounds what a subscription is granted.
+//!   `schema` (`required`, `none` or `opaque`), `v3_refusal` (`close` or `drop`) and `receipt`
+//!   (`none`, `properties` or `topic`) belong to a rule's `publish`; `qos_max` also bounds what a
+//!   subscription is granted.
 //! - `evidence` (`asserted`, `batched` or `signed`) says which level the messages of a rule's
 //!   `publish` must have: with `signed` a message without its device's statement is refused.
 //!   `clock` (`flag` or `refuse`) says what becomes of a statement of another time than ours.
+//! - `$receipts/<name>/<client id>` is readable by the identity of that name whatever the rules say,
+//!   and no rule may speak of it ([`receipts`]).
 //! - Where several permit rules match, the first of the file that permits QoS and RETAIN decides.
 //!
 //! A `[[test]]` names one identity (`who = "device/press-7"`, optionally `issuer`, `client_id`,
@@ -54,6 +57,7 @@ mod explain;
 mod index;
 mod pattern;
 mod problem;
+mod receipts;
 mod rule;
 mod trial;
 mod who;
@@ -67,7 +71,8 @@ pub(crate) use index::Trie;
 pub(crate) use pattern::Bindings;
 pub use pattern::{PATTERN_LEVELS_MAX, Pattern, PatternError, Variable};
 pub use problem::{PolicyError, PolicyProblem};
-pub use rule::{ClockRule, Effect, EvidenceRule, PayloadRule, RuleId, V3Refusal};
+pub use receipts::RECEIPTS_ROOT;
+pub use rule::{ClockRule, Effect, EvidenceRule, PayloadRule, ReceiptRule, RuleId, V3Refusal};
 pub use who::{Who, WhoError};
 
 use crate::source::Problems;

@@ -106,6 +106,12 @@ pub enum PolicyProblem {
     #[error("`{0}` would permit devices to read what the broker says of itself")]
     #[diagnostic(help("`$SYS` is for dashboards and operators: give it a rule of its own"))]
     DeviceReadsSys(String),
+    /// A rule about topics that no rule is asked about.
+    #[error("`{0}` is for receipts, and no rule says who reads those")]
+    #[diagnostic(help(
+        "take it out: each identity may subscribe to `$receipts/` and its own name, and nobody else"
+    ))]
+    Receipts(String),
     /// A test without a question.
     #[error("the test asks nothing, or more than one thing")]
     #[diagnostic(help("give it one of `publish`, `subscribe`, `receive`, or only a `client_id`"))]

@@ -109,6 +109,32 @@ pub enum V3Refusal {
     Drop,
 }
 
+/// What whoever publishes under a rule is given besides an acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiptRule {
+    /// Nothing, unless it asks.
+    #[default]
+    None,
+    /// A receipt in a User Property of PUBACK or PUBREC; by its topic, where that cannot be.
+    Properties,
+    /// A receipt on `$receipts/<name>/<client id>`.
+    Topic,
+}
+
+impl ReceiptRule {
+    /// The receipt called `text`, in a policy and by clients.
+    pub fn parse(text: &str) -> Option<Self> {
+        RECEIPTS.into_iter().find(|(name, _)| *name == text).map(|(_, receipt)| receipt)
+    }
+}
+
+/// Their names.
+pub(super) const RECEIPTS: [(&str, ReceiptRule); 3] = [
+    ("none", ReceiptRule::None),
+    ("properties", ReceiptRule::Properties),
+    ("topic", ReceiptRule::Topic),
+];
+
 /// One rule.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
@@ -131,6 +157,7 @@ pub(super) struct Rule {
     pub(super) evidence: EvidenceRule,
     pub(super) clock: ClockRule,
     pub(super) v3_refusal: V3Refusal,
+    pub(super) receipt: ReceiptRule,
 }
 
 impl Rule {

@@ -67,6 +67,11 @@ impl Who {
         Ok(Self { role, names })
     }
 
+    /// Everybody of a role.
+    pub(super) fn all(role: Role) -> Self {
+        Self { role, names: Names::All }
+    }
+
     /// Whether it speaks of `identity`.
     pub fn matches(&self, identity: &Identity) -> bool {
         self.role == identity.role()

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::SessionKey;
 use crate::evidence::Recorded;
 use crate::mqtt::{PublishProperties, QoS, TopicName};
+use crate::policy::RECEIPTS_ROOT;
 use crate::schema::Outcome;
 use crate::time::Instant;
 
@@ -97,20 +98,27 @@ impl Message {
         })
     }
 
-    /// A message that the broker itself makes: a figure below `$SYS/`, retained, of QoS 0. `None`
-    /// for any other topic.
+    /// A message that the broker itself makes, of QoS 0: a figure below `$SYS/`, retained, or a receipt
+    /// below `$receipts/`, which is not. `None` for any other topic.
     ///
-    /// The one message without proof of what came before it, because nothing did: no client sent
+    /// The one kind of message without proof of what came before it, because nothing did: no client sent
     /// it, so there is no author, no decision and no entry. It can be taken for no client's: none
     /// may publish below `$`. `tests/architecture.rs` counts who calls this.
-    pub fn of_broker(topic: TopicName, payload: Bytes, made_at: Instant) -> Option<Arc<Self>> {
-        topic.as_str().starts_with("$SYS/").then(|| {
+    pub fn of_broker(
+        topic: TopicName,
+        payload: Bytes,
+        properties: PublishProperties,
+        made_at: Instant,
+    ) -> Option<Arc<Self>> {
+        let root = topic.levels().next();
+        let retain = root == Some("$SYS");
+        (retain || root == Some(RECEIPTS_ROOT)).then(|| {
             Arc::new(Self {
                 topic,
                 payload,
                 qos: QoS::AtMostOnce,
-                retain: true,
-                properties: PublishProperties::default(),
+                retain,
+                properties,
                 author: None,
                 received_at: made_at,
                 expires_at: made_at.after(Duration::MAX),

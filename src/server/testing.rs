@@ -67,6 +67,7 @@ pub(super) fn make_broker() -> MakeBroker {
         privacy: crate::evidence::Privacy::PLAIN,
         about: Default::default(),
         statements: Default::default(),
+        receipts: None,
         config_sha256: [1; 32],
         seed: [7; 32],
     };

@@ -124,6 +124,7 @@ impl History {
             privacy: avow::evidence::Privacy::PLAIN,
             about: About { sys_interval_seconds: 2, ..About::default() },
             statements: Default::default(),
+            receipts: None,
             config_sha256: [0; 32],
             seed: bytes,
         };

@@ -87,6 +87,7 @@ impl Plant {
             privacy: avow::evidence::Privacy::PLAIN,
             about: Default::default(),
             statements: Default::default(),
+            receipts: None,
             config_sha256: [0; 32],
             seed: bytes,
         };

@@ -82,6 +82,7 @@ pub(crate) fn settings(seed: u64) -> Settings {
         schemas: Arc::new(Schemas::parse("registry.toml", "version = 1", none).unwrap()),
         limits,
         statements: Default::default(),
+        receipts: None,
         config_sha256: [0; 32],
         seed: bytes,
     }

@@ -9,15 +9,21 @@ use crate::broker::record::{RefusalKey, beginning};
 use crate::broker::{Broker, Connection, send};
 use crate::evidence::{Decision, EntryType, Recorded};
 use crate::limits::Charge;
-use crate::mqtt::{Ack, AckProperties, Packet, PacketId, QoS, ReasonCode, TopicName};
+use crate::mqtt::{Ack, AckProperties, Packet, PacketId, QoS, ReasonCode, TopicName, UserProperty};
 use crate::refusal::Refusal;
 use crate::schema::{Conforming, Outcome};
 use crate::time::Now;
 
 impl Broker {
-    /// Acknowledges what is on disk.
-    pub(super) fn acknowledge(&mut self, now: Now, recorded: &Recorded, acknowledge: Acknowledge) {
-        let Acknowledge { connection: id, packet_id, qos, reason, reason_string } = acknowledge;
+    /// Acknowledges what is on disk, with its receipt.
+    pub(in crate::broker) fn acknowledge(
+        &mut self,
+        now: Now,
+        recorded: &Recorded,
+        acknowledge: Acknowledge,
+        receipt: Option<UserProperty>,
+    ) {
+        let Acknowledge { connection: id, qos, reason, .. } = acknowledge;
         debug_assert!(
             recorded.conforming().admitted().authorized().received().publish().qos == qos
         );
@@ -26,7 +32,7 @@ impl Broker {
         if qos == QoS::AtLeastOnce || reason.is_error() {
             connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
         }
-        let packet = acknowledgement(qos, packet_id, reason, reason_string);
+        let packet = acknowledgement(&acknowledge, receipt);
         send::send(&mut self.outputs, id, connection, packet);
         self.answered(now, id);
     }
@@ -123,16 +129,16 @@ impl Broker {
     }
 }
 
-pub(super) fn acknowledgement(
-    qos: QoS,
-    packet_id: PacketId,
-    reason: ReasonCode,
-    reason_string: Option<String>,
+pub(in crate::broker) fn acknowledgement(
+    acknowledge: &Acknowledge,
+    receipt: Option<UserProperty>,
 ) -> Packet {
-    let properties = reason_string.map(|text| {
-        Box::new(AckProperties { reason_string: Some(text), user_properties: Vec::new() })
+    let Acknowledge { packet_id, qos, reason, reason_string, .. } = acknowledge;
+    let properties = (reason_string.is_some() || receipt.is_some()).then(|| {
+        let user_properties = receipt.into_iter().collect();
+        Box::new(AckProperties { reason_string: reason_string.clone(), user_properties })
     });
-    let ack = Ack { packet_id, reason, properties };
+    let ack = Ack { packet_id: *packet_id, reason: *reason, properties };
     // [MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]
     match qos {
         QoS::AtMostOnce | QoS::AtLeastOnce => Packet::PubAck(ack),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::broker::durable::Change;
-use crate::broker::effect::Effect;
+use crate::broker::effect::{Acknowledge, Effect};
 use crate::broker::input::ConnectionId;
 use crate::broker::record::beginning;
 use crate::evidence::{Decision, EntryType, Origin, Recorded, Sequence};
@@ -125,7 +125,9 @@ impl Broker {
         let Some(packet_id) = publish.packet_id else { return };
         self.take_packet_id(id, session, conforming);
         let (reason, reason_string) = self.outcome_reason(id, &decision, conforming);
-        let packet = acknowledgement(publish.qos, packet_id, reason, reason_string);
+        let qos = publish.qos;
+        let answer = Acknowledge { connection: id, packet_id, qos, reason, reason_string };
+        let packet = acknowledgement(&answer, None);
         // A QoS 2 message holds its place until PUBCOMP, unless PUBREC says no. [MQTT-4.9.0-2]
         let frees_quota = publish.qos == crate::mqtt::QoS::AtLeastOnce || reason.is_error();
         self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota });

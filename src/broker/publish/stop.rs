@@ -6,7 +6,7 @@ use super::answer::acknowledgement;
 use super::entry::{origin_fields, publish_fields};
 use crate::broker::Broker;
 use crate::broker::disconnect::Ending;
-use crate::broker::effect::Effect;
+use crate::broker::effect::{Acknowledge, Effect};
 use crate::broker::input::ConnectionId;
 use crate::broker::output::{EventKind, Output};
 use crate::broker::record::{RefusalKey, beginning, refusal_fields};
@@ -125,7 +125,9 @@ impl Broker {
             (ReasonCode::Success, None)
         };
         // Only an id of a message that was taken waits for PUBREL; 3.x cannot tell the difference.
-        let packet = acknowledgement(publish.qos, packet_id, reason, reason_string);
+        let qos = publish.qos;
+        let answer = Acknowledge { connection: id, packet_id, qos, reason, reason_string };
+        let packet = acknowledgement(&answer, None);
         self.ledger.wait(Effect::Answer { connection: id, packet, frees_quota: true });
     }
 

@@ -6,6 +6,7 @@ mod flow;
 mod fresh;
 mod line;
 mod privacy;
+mod receipts;
 mod sessions;
 mod shared;
 mod signed;

@@ -33,6 +33,8 @@ pub(super) enum AuditVerb {
     WhoIs(WhoIsArguments),
     /// Build the query index again from the log
     Reindex,
+    /// Make the key that signs receipts, where there is none yet
+    ReceiptKey,
 }
 
 #[derive(Args, Debug)]
@@ -119,5 +121,6 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
+        AuditVerb::ReceiptKey => super::receipt::make(dir),
     }
 }

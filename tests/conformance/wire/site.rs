@@ -202,6 +202,7 @@ fn make_broker(bounds: Bounds, limits: LimitsConfig, about: About) -> avow::serv
         privacy: avow::evidence::Privacy::PLAIN,
         about,
         statements: Default::default(),
+        receipts: None,
         config_sha256: [1; 32],
         seed: [7; 32],
     };
