@@ -23,6 +23,9 @@ pub enum Damage {
     /// The segment does not continue the one before it: an old copy, or one is missing.
     #[error("the segment does not continue the one before it")]
     SegmentLink,
+    /// The segment ends before the batch that the next one continues.
+    #[error("batches are missing at the end of the segment: the next one continues a later one")]
+    SegmentEnd,
     /// The file is shorter or longer than its header says.
     #[error("the segment file does not have the length its header states")]
     FileLength,

@@ -121,6 +121,9 @@ impl<F: DiskFile> SegmentScan<F> {
             if header.origin != expected.origin {
                 return Err(defect(0, Damage::OtherLog));
             }
+            if let Some(end) = lost_end(&header, expected) {
+                return Err(ScanFault::Defect(end));
+            }
             if header.link != expected.link || header.first_index != expected.first_index {
                 return Err(defect(0, Damage::SegmentLink));
             }
@@ -329,6 +332,19 @@ impl<F: DiskFile> SegmentScan<F> {
             damage,
         })
     }
+}
+
+/// Damage to the segment before `header`, if that one was cut: the rest of it ended further on.
+fn lost_end(header: &SegmentHeader, expected: &Expected) -> Option<Defect> {
+    let Link { marker, end, .. } = expected.link;
+    let is_cut = header.link.marker == marker && header.link.end > end;
+    let before = header.number.checked_sub(1).filter(|_| is_cut)?;
+    Some(Defect {
+        file: segment_path(before),
+        offset: end,
+        index: expected.first_index,
+        damage: Damage::SegmentEnd,
+    })
 }
 
 /// A piece of a file in memory.

@@ -237,6 +237,14 @@ impl<'a, D: Disk> Signatures<'a, D> {
                 }
                 // The last record may be one that is being written.
                 None if number + 1 == history.count => {}
+                // The published one should stand behind this one, unless this one stands wrong.
+                Some(last) if last.checkpoint.tree_size < self.signed_entries => {
+                    let before = number.checked_sub(1).map(|before| history.read(before));
+                    let before = before.transpose()?.flatten();
+                    let size = before.map_or(0, |before| before.checkpoint.tree_size);
+                    number += u64::from(size < last.checkpoint.tree_size);
+                    break;
+                }
                 _ => break,
             }
         }

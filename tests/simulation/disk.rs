@@ -140,6 +140,21 @@ impl SimDisk {
         })))
     }
 
+    /// A disk with these files on it, all of them synced.
+    pub(crate) fn of_files(files: &BTreeMap<String, Vec<u8>>) -> Self {
+        let disk = Self::new(0);
+        let mut state = disk.state();
+        for (name, bytes) in files {
+            let inode = state.inodes.len();
+            let (durable, cached) = (bytes.clone(), bytes.clone());
+            state.inodes.push(Inode { durable, cached, ..Inode::default() });
+            state.names.insert(name.clone(), inode);
+        }
+        state.durable_names = state.names.clone();
+        drop(state);
+        disk
+    }
+
     /// Lets `accident` happen at the operation after the next `count` ones of kind `op` (or of
     /// any kind).
     pub(crate) fn plan(&self, op: Option<Op>, count: u64, accident: Accident) {

@@ -3,6 +3,8 @@
 //! A failure prints its seed; `one_history(seed, …)` replays it.
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod disk;
@@ -22,6 +24,8 @@ mod signed;
 mod tamper;
 #[cfg(test)]
 mod threads;
+#[cfg(test)]
+mod unfound;
 #[cfg(test)]
 mod witness;
 #[cfg(test)]

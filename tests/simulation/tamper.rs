@@ -6,7 +6,7 @@ use avow::storage::{Damage, StorageFault, Until, VerifyFault, VerifyReport};
 use crate::world::World;
 
 /// A log of several segments, all of it signed but the last few entries.
-fn at_rest(segment_bytes: u64, appends: u32) -> World {
+pub(crate) fn at_rest(segment_bytes: u64, appends: u32) -> World {
     let mut world = World::new(1);
     world.segment_bytes = segment_bytes;
     let (mut up, _) = world.open().unwrap();

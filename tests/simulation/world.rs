@@ -172,6 +172,12 @@ impl World {
         assert_eq!(root, seen.root_hash, "two roots at size {}", seen.tree_size);
     }
 
+    /// Every file on the disk.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let names = self.disk.files("").into_iter();
+        names.map(|(name, _)| (name.clone(), self.disk.bytes(&name).unwrap())).collect()
+    }
+
     pub(crate) fn verify(&self) -> Result<VerifyReport, avow::storage::VerifyFault> {
         verify_disk(&self.disk, self.key.verifier(), &mut |_| {})
     }
