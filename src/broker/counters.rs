@@ -71,6 +71,8 @@ pub struct Counters {
     pub deliveries_withheld: u64,
     /// Protocol violations.
     pub violations: u64,
+    /// Times that the wall clock was found to have been set.
+    pub clock_steps: u64,
     /// Connections that ended because their own task failed: ours to mend.
     pub connections_failed: u64,
     /// Refusals by reason, in order of first occurrence.

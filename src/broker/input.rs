@@ -153,6 +153,12 @@ pub enum Input {
     },
     /// When pseudonyms are to be made with another key from now on.
     PseudonymKey(Arc<PseudonymKey>),
+    /// When the wall clock is found to have been set: it does not show what it should by the clock
+    /// that nobody can set. Before every input that has the new time.
+    ClockStepped {
+        /// What it should show now.
+        expected: UnixNanos,
+    },
     /// When an operator did something that must stand in the log.
     Administered(Administration),
     /// When the shell wants to stop: every session is told, a `stop` entry is written, and

@@ -33,6 +33,7 @@ mod send;
 mod settings;
 mod subscribe;
 mod sys;
+mod time_step;
 mod timeout;
 mod walk;
 mod will;
@@ -202,6 +203,9 @@ impl Broker {
             Input::Sequenced(synced) => self.handle_sequenced(now, synced),
             Input::HandshakeRefused { peer, reason } => {
                 self.handle_handshake_refused(now, peer, reason);
+            }
+            Input::ClockStepped { expected } => {
+                self.record_time_step(now, expected, time_step::Found::Running);
             }
             Input::StartRefused { count, since } => self.record_start_refused(now, count, since),
             Input::PseudonymKey(key) => self.settings.privacy.key = Some(key),

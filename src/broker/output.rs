@@ -120,4 +120,6 @@ pub enum EventKind {
     WillRefused,
     /// A peer broke the protocol.
     Violated,
+    /// The wall clock was set.
+    ClockStepped,
 }

@@ -231,6 +231,12 @@ impl OpenLog {
         }
         let mut reader = open_reader(directory, key.verifier())?;
         reader.set_until(Until::Synced(log.next_index()));
+        if let Some(index) = log.next_index().checked_sub(1)
+            && let Some(newest) = reader.entry(index)?
+        {
+            let told = replay.ended_with(&newest.json);
+            told.map_err(|source| CliFailure::Replay { index, source })?;
+        }
         let (index, state) = Index::open(directory, &reader)?;
         if let IndexState::Rebuilt(cause) = state {
             tracing::warn!(%cause, "the query index was of no use and was built again");

@@ -197,6 +197,7 @@ fn add(all: &mut Counters, one: Counters) {
         deliveries_dropped,
         deliveries_withheld,
         violations,
+        clock_steps,
         connections_failed,
         refusals,
         connections_live,
@@ -221,6 +222,7 @@ fn add(all: &mut Counters, one: Counters) {
     all.deliveries_dropped += deliveries_dropped;
     all.deliveries_withheld += deliveries_withheld;
     all.violations += violations;
+    all.clock_steps += clock_steps;
     all.connections_failed += connections_failed;
     all.connections_live += connections_live;
     all.sessions_live += sessions_live;

@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Sleep;
 
-use super::clock::Clock;
+use super::clock::{Clock, StepWatch};
 use super::connection::Connection;
 use super::link::{Link, Local};
 use super::message::{Message, Opened, Reply, ShardSnapshot};
@@ -116,6 +116,7 @@ struct Shard {
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     /// When the last round was.
     last_round: Instant,
+    step_watch: StepWatch,
     events: EventLog,
     replies: HashMap<u64, Reply<u64>>,
     next_ticket: u64,
@@ -125,10 +126,11 @@ struct Shard {
 
 impl Shard {
     fn new(parts: ShardParts) -> Self {
+        let now = parts.clock.now();
         Self {
             number: parts.number,
             clock: parts.clock,
-            broker: (parts.broker)(parts.number, parts.clock.now()),
+            broker: (parts.broker)(parts.number, now),
             begun: false,
             local: Rc::new(Local::new(parts.bounds)),
             links: HashMap::default(),
@@ -143,6 +145,7 @@ impl Shard {
             permits: Vec::new(),
             timer: None,
             last_round: Instant::ZERO,
+            step_watch: StepWatch::new(now),
             events: EventLog::default(),
             replies: HashMap::new(),
             next_ticket: 0,
@@ -234,6 +237,9 @@ impl Shard {
     /// One round.
     fn round(&mut self, now: Now) -> Result<(), Fault> {
         self.last_round = now.instant;
+        if let Some(expected) = self.step_watch.look(now, || self.clock.now()) {
+            self.broker.handle(now, Input::ClockStepped { expected });
+        }
         while let Some(input) = self.inputs.pop_front() {
             let closed = match &input {
                 Input::Closed { connection, cause } => Some((*connection, *cause)),

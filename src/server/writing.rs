@@ -56,6 +56,8 @@ pub struct WriterStats {
     pub signed_entries: u64,
     /// Checkpoints signed since the start.
     pub checkpoints: u64,
+    /// Segments that could not be made ahead.
+    pub segments_unprepared: u64,
 }
 
 /// Durations of `fdatasync` since the start. Cheap to clone.
@@ -110,6 +112,7 @@ fn stats_of(writer: &Writer, durations: &SyncDurations) -> WriterStats {
         entries: stats.synced_entries.load(Ordering::Acquire),
         signed_entries: stats.signed_entries.load(Ordering::Acquire),
         checkpoints: stats.checkpoints.load(Ordering::Relaxed),
+        segments_unprepared: stats.segments_unprepared.load(Ordering::Relaxed),
     }
 }
 
@@ -131,7 +134,19 @@ impl WriterEvents {
         let durations = SyncDurations::default();
         let kept = durations.clone();
         let observed = move |observed: Observed| kept.lock().observe(observed.cost.sync);
-        (WriterHooks { released: Box::new(released), observed: Box::new(observed) }, durations)
+        let unprepared = |fault: &StorageFault| {
+            tracing::error!(
+                %fault,
+                "the next segment of the log is not made; when the present one is full and there \
+                 is still no space, the broker stops"
+            );
+        };
+        let hooks = WriterHooks {
+            released: Box::new(released),
+            observed: Box::new(observed),
+            unprepared: Box::new(unprepared),
+        };
+        (hooks, durations)
     }
 
     /// These batches are on disk, in this order.

@@ -32,6 +32,11 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the names in a directory durable. `""` is the directory itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
+    /// Bytes that may still be written, as far as the file system says; without a bound where it
+    /// does not.
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 /// An open file of a [`Disk`].
@@ -106,6 +111,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         let directory = File::open(self.root.join(path))?;
         rustix::fs::fsync(&directory).map_err(io::Error::from)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let about = rustix::fs::statvfs(&self.root).map_err(io::Error::from)?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
     }
 }
 

@@ -189,6 +189,12 @@ impl StorageFault {
         matches!(self, Self::Corrupt(_) | Self::Checkpoint { .. } | Self::CheckpointOrder { .. })
     }
 
+    /// Whether it says that there is no space left. More may be made while the broker runs.
+    pub(super) fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+    }
+
     /// The closure that turns a system's error into a fault of `file`.
     pub(crate) fn io(doing: Doing, file: &str) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { doing, file: file.to_owned(), source }

@@ -23,6 +23,10 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Shortest segment that a configuration may ask for, in bytes. The format itself takes less.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
+/// Space that must be left when a segment is made ahead, in bytes: for checkpoints and views, and
+/// so that whoever is told has time to make more.
+pub const FREE_BYTES_MIN: u64 = 8 << 20;
+
 /// What a log is opened with.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -153,14 +157,22 @@ impl<D: Disk> Log<D> {
     }
 
     /// Has every further segment made by a thread of its own, while the one before fills. The
-    /// thread ends with the log.
-    pub(super) fn prepare_ahead(&mut self) -> Result<JoinHandle<()>, StorageFault> {
+    /// thread ends with the log. `failed` hears at once of a segment that could not be made: the
+    /// log goes on until it needs that.
+    pub(super) fn prepare_ahead(
+        &mut self,
+        failed: impl Fn(&StorageFault) + Send + 'static,
+    ) -> Result<JoinHandle<()>, StorageFault> {
         let (orders, ordered) = sync_channel::<u64>(1);
         let (done, ready) = sync_channel(1);
         let (disk, bytes) = (self.disk.clone(), self.options.segment_bytes);
         let work = move || {
             while let Ok(number) = ordered.recv() {
-                if done.send(prepare(&disk, number, bytes)).is_err() {
+                let prepared = prepare_leaving_space(&disk, number, bytes);
+                if let Err(fault) = &prepared {
+                    failed(fault);
+                }
+                if done.send(prepared).is_err() {
                     break;
                 }
             }
@@ -225,7 +237,14 @@ impl<D: Disk> Log<D> {
         let prepared = match &self.ahead {
             Ahead::Inline => prepare(&self.disk, number, self.options.segment_bytes)?,
             Ahead::Thread { ready, .. } => {
-                ready.recv().map_err(|_| StorageFault::ThreadGone { thread: "segment" })??
+                match ready.recv().map_err(|_| StorageFault::ThreadGone { thread: "segment" })? {
+                    // Space may have been made since, and what was to be left is left now. This is
+                    // another file, written anew: no sync that failed is tried again.
+                    Err(fault) if fault.is_full() => {
+                        prepare(&self.disk, number, self.options.segment_bytes)?
+                    }
+                    prepared => prepared?,
+                }
             }
         };
         let Prepared { file, number: prepared_number, mut bytes } = prepared;
@@ -280,9 +299,38 @@ impl<D: Disk> Log<D> {
     }
 }
 
+/// As [`prepare`], if enough space is left afterwards.
+fn prepare_leaving_space<D: Disk>(
+    disk: &D,
+    number: u64,
+    bytes: u64,
+) -> Result<Prepared<D::File>, StorageFault> {
+    let path = segment_path(number);
+    let free = disk.free_bytes().map_err(StorageFault::io(Doing::Prepare, &path))?;
+    if free < bytes.saturating_add(FREE_BYTES_MIN) {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        return Err(StorageFault::io(Doing::Prepare, &path)(full));
+    }
+    prepare(disk, number, bytes)
+}
+
 /// Makes a segment of zeroes and syncs it and its name, so that later syncs have neither length
 /// nor allocation to write.
 fn prepare<D: Disk>(disk: &D, number: u64, bytes: u64) -> Result<Prepared<D::File>, StorageFault> {
+    let prepared = fill_segment(disk, number, bytes);
+    if prepared.as_ref().is_err_and(StorageFault::is_full) {
+        // A part of a segment would keep the space from whoever needs less. A crash brings the file
+        // back, unused; if it cannot be removed, the next start does that.
+        let _ = disk.remove(&segment_path(number));
+    }
+    prepared
+}
+
+fn fill_segment<D: Disk>(
+    disk: &D,
+    number: u64,
+    bytes: u64,
+) -> Result<Prepared<D::File>, StorageFault> {
     let path = segment_path(number);
     // A crash anywhere here leaves zeroes, fewer zeroes or no file: unused, and taken away.
     let file = disk.create(&path).map_err(StorageFault::io(Doing::Prepare, &path))?;

@@ -55,12 +55,18 @@ impl Default for WriterOptions {
     }
 }
 
+type Released = dyn Fn(Result<Vec<Synced>, StorageFault>) + Send;
+type ObservedHook = dyn Fn(Observed) + Send;
+
 /// What the writer calls, from its own threads.
 pub struct WriterHooks {
     /// With every append that is on disk, and once with the fault that ended the log.
-    pub released: Box<dyn Fn(Result<Vec<Synced>, StorageFault>) + Send>,
+    pub released: Box<Released>,
     /// After every append, for histograms.
-    pub observed: Box<dyn Fn(Observed) + Send>,
+    pub observed: Box<ObservedHook>,
+    /// When the next segment could not be made ahead, mostly for want of space. The log goes on
+    /// until the present one is full, and asks once more then.
+    pub unprepared: Box<dyn Fn(&StorageFault) + Send>,
 }
 
 /// One append, as telemetry wants it.
@@ -93,6 +99,8 @@ pub struct WriterStats {
     pub signed_entries: AtomicU64,
     /// Checkpoints signed since the start.
     pub checkpoints: AtomicU64,
+    /// Segments that could not be made ahead.
+    pub segments_unprepared: AtomicU64,
 }
 
 /// Why a batch was not taken.
@@ -171,15 +179,20 @@ impl Writer {
                 shared.fail(fault);
             }
         })?);
-        threads.push(log.prepare_ahead()?);
+        let WriterHooks { released, observed, unprepared } = hooks;
+        let of_segments = shared.clone();
+        threads.push(log.prepare_ahead(move |fault| {
+            of_segments.stats.segments_unprepared.fetch_add(1, Ordering::Relaxed);
+            unprepared(fault);
+        })?);
         let of_writer = shared.clone();
         threads.push(spawn("writer", move || {
-            let run = || write(&of_writer, &mut log, &hooks, &to_tree);
+            let run = || write(&of_writer, &mut log, (&*released, &*observed), &to_tree);
             let ran = catch_unwind(AssertUnwindSafe(run));
             let ran = ran.unwrap_or(Err(StorageFault::Panicked { thread: "writer" }));
             if let Err(fault) = ran {
                 of_writer.close();
-                (hooks.released)(Err(fault));
+                released(Err(fault));
             }
         })?);
         Ok(Self { shared, index_stop, threads })
@@ -294,7 +307,7 @@ impl Shared {
 fn write<D: Disk>(
     shared: &Shared,
     log: &mut Log<D>,
-    hooks: &WriterHooks,
+    (released, observed): (&Released, &ObservedHook),
     to_tree: &SyncSender<Appended>,
 ) -> Result<(), StorageFault> {
     while let Some(batches) = shared.take()? {
@@ -309,8 +322,8 @@ fn write<D: Disk>(
         stats.bytes.fetch_add(cost.bytes as u64, Ordering::Relaxed);
         let nanos = u64::try_from(cost.sync.as_nanos()).unwrap_or(u64::MAX);
         stats.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
-        (hooks.released)(Ok(synced));
-        (hooks.observed)(Observed { batches: batches.len(), records, cost });
+        released(Ok(synced));
+        observed(Observed { batches: batches.len(), records, cost });
         // The tree's thread ends early only when it failed, and then left its fault behind.
         if to_tree.send(Appended { place: log.last_place(), batches }).is_err() {
             let fault = shared.queue().fault.take();

@@ -14,7 +14,7 @@ use crate::time::Instant;
 pub const LINES_PER_SECOND_MAX: u32 = 20;
 
 const SECOND_NANOS: u64 = 1_000_000_000;
-const KINDS: usize = 12;
+const KINDS: usize = 13;
 
 /// Bounds how many events become lines.
 #[derive(Debug, Default)]
@@ -106,6 +106,7 @@ fn kind_row(kind: EventKind) -> (usize, &'static str, Level) {
         EventKind::Violated => (9, "violation", Level::WARN),
         EventKind::Reauthenticated => (10, "reauth", Level::INFO),
         EventKind::ReauthRefused => (11, "reauth.refused", Level::WARN),
+        EventKind::ClockStepped => (12, "time.step", Level::WARN),
     }
 }
 

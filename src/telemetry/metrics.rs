@@ -70,7 +70,7 @@ impl Collector for MetricsSnapshot {
 
 type Row = (&'static str, &'static str, u64);
 
-fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 24] {
+fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 26] {
     let c = counters;
     [
         ("connects", "Sessions begun or resumed", c.connects),
@@ -89,12 +89,14 @@ fn counted(counters: &Counters, writer: &WriterStats, unreported: u64) -> [Row; 
         ("deliveries_dropped", "Copies dropped at a bound", c.deliveries_dropped),
         ("deliveries_withheld", "Copies the receiver may not read", c.deliveries_withheld),
         ("violations", "Protocol violations", c.violations),
+        ("clock_steps", "Times that the wall clock was set", c.clock_steps),
         ("connections_failed", "Connections whose own task failed", c.connections_failed),
         ("log_batches", "Batches of shards written", writer.batches),
         ("log_written_bytes", "Bytes written to the log", writer.bytes),
         ("log_entries", "Entries in the log", writer.entries),
         ("log_entries_signed", "Entries a checkpoint covers", writer.signed_entries),
         ("log_checkpoints", "Checkpoints signed", writer.checkpoints),
+        ("log_segments_unprepared", "Segments not made ahead", writer.segments_unprepared),
         ("log_syncs", "Calls of fdatasync", writer.sync.count()),
         ("refusals_seen", "Refusals of all reasons", c.refusals.iter().map(|(_, n)| n).sum()),
     ]

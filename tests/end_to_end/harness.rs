@@ -4,6 +4,7 @@
 //! The broker is a child process that is killed, by its id, when its [`Broker`] is dropped, also
 //! when a test fails. Every wait has an end.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -205,8 +206,17 @@ impl Plant {
         self.start().serving_within(SERVING_WITHIN)
     }
 
+    /// Serves with these variables in the environment.
+    pub(crate) fn serve_with(&self, environment: &[(&str, &OsStr)]) -> Broker {
+        self.start_with(environment).serving_within(SERVING_WITHIN)
+    }
+
     /// Starts the broker, which does not serve yet.
     pub(crate) fn start(&self) -> Broker {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, environment: &[(&str, &OsStr)]) -> Broker {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -214,6 +224,7 @@ impl Plant {
             .unwrap();
         let child = self
             .avow(&["serve"])
+            .envs(environment.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -314,16 +325,21 @@ impl Broker {
     }
 
     /// Stops it in order.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.ended_within(SERVING_WITHIN)
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended_within(mut self, within: Duration) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
             let waited = began.elapsed();
-            assert!(waited < SERVING_WITHIN, "it did not stop in {waited:?}:\n{}", self.said());
+            assert!(waited < within, "it did not end in {waited:?}:\n{}", self.said());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -86,7 +86,7 @@ fn recorded(plant: &Plant, newest: usize) -> BTreeSet<String> {
 
 /// Fails unless every one of `topics` is in the log soon.
 #[track_caller]
-fn all_recorded(plant: &Plant, topics: &[String], newest: usize, when: &str) {
+pub(crate) fn all_recorded(plant: &Plant, topics: &[String], newest: usize, when: &str) {
     let began = Instant::now();
     loop {
         let recorded = recorded(plant, newest);

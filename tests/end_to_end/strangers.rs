@@ -87,9 +87,13 @@ pub(crate) fn is_there(client: &str, probe: &mut Command, why: &str) -> bool {
     }
     let required = std::env::var_os("AVOW_REQUIRE_CLIENTS").is_some_and(|value| value == "1");
     assert!(!required, "{client}: {why}, and AVOW_REQUIRE_CLIENTS=1 wants it");
-    // Past the capture of the test runner, which keeps what a passing test prints to itself.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {client}: {why}");
+    say_skipped(client, why);
     false
+}
+
+/// Past the capture of the test runner, which keeps what a passing test prints to itself.
+pub(crate) fn say_skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {why}");
 }
 
 // --- mosquitto_pub and mosquitto_sub ------------------------------------------------------------

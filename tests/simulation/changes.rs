@@ -120,9 +120,9 @@ impl Clean {
             let of_batch = units.iter().filter(|unit| unit.what == What::BatchTrailer);
             of_batch.filter(|unit| unit.index == size).map(|unit| unit.end).next_back()
         };
-        let found =
+        let mut found =
             self.units.iter().filter_map(|(name, units)| Some((name.clone(), trailers(units)?)));
-        found.last().unwrap()
+        found.next_back().unwrap()
     }
 
     /// One change, which is a change; never one of those that are not found.

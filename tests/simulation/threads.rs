@@ -36,6 +36,7 @@ fn start<D: Disk>(
     let hooks = WriterHooks {
         released: Box::new(move |outcome| released.send(outcome).unwrap()),
         observed: Box::new(|_| {}),
+        unprepared: Box::new(|_| {}),
     };
     (Writer::start(log, recovery, key(), options, hooks, feed).unwrap(), synced)
 }
@@ -173,6 +174,7 @@ fn a_full_queue_takes_no_more_until_the_next_release() {
             let _ = gate.recv();
         }),
         observed: Box::new(|_| {}),
+        unprepared: Box::new(|_| {}),
     };
     let options = WriterOptions { queue_records_max: 10, ..Default::default() };
     let writer = Writer::start(log, recovery, key(), options, hooks, None).unwrap();

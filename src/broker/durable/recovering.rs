@@ -12,7 +12,7 @@ use crate::broker::Backlog;
 use crate::mqtt::{PacketId, QoS, TopicFilter, Will};
 use crate::routing::{Message, SessionKey};
 use crate::session::{Author, Bounds};
-use crate::time::Now;
+use crate::time::{Now, UnixNanos};
 
 /// Entries between two looks for what is too old to matter.
 const PRUNE_EVERY: u64 = 1_024;
@@ -33,6 +33,8 @@ pub(in crate::broker) struct Recovering {
     lag_bytes: usize,
     /// Index of the next entry.
     pub(super) position: u64,
+    /// When the newest entry was written, as it says.
+    pub(super) ended_at: Option<UnixNanos>,
     /// Messages of a snapshot that is being read, by index.
     pub(super) of_snapshot: BTreeMap<u64, Arc<Message>>,
     /// Messages that stand nowhere else, for records that name them.
@@ -68,6 +70,7 @@ impl Recovering {
             lag_entries: 2 * backlog.records_max as u64 + ROUND_ENTRIES,
             lag_bytes,
             position: 0,
+            ended_at: None,
             of_snapshot: BTreeMap::new(),
             nameable: Nameable::new(lag_bytes),
             walking: BTreeSet::new(),

@@ -13,6 +13,7 @@ use super::entry::{Fields, entry_type};
 use super::recovering::Recovering;
 use crate::broker::connection::{Intake, Session};
 use crate::broker::effect::Detachment;
+use crate::broker::time_step::Found;
 use crate::broker::{Broker, Counters, Settings, timeout};
 use crate::evidence::{EntryType, RecordKind};
 use crate::mqtt::{PacketId, QoS, ReasonCode, TopicFilter, TopicName, decode_forwarded};
@@ -83,6 +84,10 @@ impl Replay {
         let mut broker = self.broker;
         let recovering = broker.recovering.take();
         broker.counters = Counters::default();
+        let ended_at = recovering.as_ref().and_then(|recovering| recovering.ended_at);
+        if let Some(ended_at) = ended_at.filter(|ended_at| *ended_at > now.unix) {
+            broker.record_time_step(now, ended_at, Found::AtStart);
+        }
         broker.record_start(now);
         broker.timers.set(now.instant.after(timeout::RETAINED_WALK), timeout::RETAINED);
         broker.begin_sys(now);
@@ -96,6 +101,16 @@ impl Replay {
             broker.assign(now, &unassigned.message, group, &mut Default::default(), true);
         }
         broker
+    }
+
+    /// Tells the newest entry of the log. If its time is later than the moment of [`Self::finish`],
+    /// the wall clock was set back meanwhile, and an entry will say so.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn ended_with(&mut self, entry: &[u8]) -> Result<(), BadRecord> {
+        self.recovering().ended_at = Some(UnixNanos::new(Fields::read(entry)?.t));
+        Ok(())
     }
 
     /// Index of the next entry.

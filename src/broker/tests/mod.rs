@@ -1,6 +1,7 @@
 //! The core, driven by hand: every input at a time of our choosing, every output looked at.
 
 mod certificates;
+mod clock;
 mod deliveries;
 mod flow;
 mod fresh;
