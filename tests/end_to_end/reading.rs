@@ -80,6 +80,143 @@ fn a_search_takes_conditions_and_goes_page_by_page() {
     }));
 }
 
+/// A plant with nine messages of press-7, one of them refused, and a broker that has stopped or not.
+fn lived(stops: bool) -> (Plant, Option<crate::harness::Broker>) {
+    let plant = Plant::new();
+    let device = plant.device("press-7");
+    plant.device("press-8");
+    let broker = plant.serve();
+    let mut raw = Raw::connected(broker.address, &device, Version::V5);
+    for id in 1..=8 {
+        assert!(raw.publish(OWN, 1, id, b"secret-payload"));
+        assert_eq!(raw.acknowledged(id).0, 0);
+    }
+    assert!(raw.publish(OTHERS, 1, 9, b"secret-payload"));
+    assert_eq!(raw.acknowledged(9).0, 0x87);
+    drop(raw);
+    if stops {
+        assert!(broker.stop().success());
+        return (plant, None);
+    }
+    let recorded = broker.metric("avow_log_entries_total");
+    broker.wait_for_metric("avow_log_entries_signed_total", recorded);
+    (plant, Some(broker))
+}
+
+#[test]
+fn a_timeline_tells_the_life_of_a_device_in_order() {
+    let (plant, _none) = lived(true);
+    let said = run(&mut plant.avow(&["audit", "timeline", "press-7", "--json"])).exits(0);
+    let lines: Vec<Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kind = |line: &Value| match line["entry"]["type"].as_str() {
+        Some(kind) => kind.to_owned(),
+        None => "messages".to_owned(),
+    };
+    let kinds: Vec<String> = lines.iter().map(kind).collect();
+    let place = |kind: &str| kinds.iter().position(|one| one == kind).expect(kind);
+    assert!(place("policy") < place("connect"), "{kinds:?}");
+    assert!(place("connect") < place("messages") && place("messages") < place("disconnect"));
+    assert!(place("disconnect") < place("stop"), "{kinds:?}");
+    let groups = lines[place("messages")]["groups"].as_array().unwrap();
+    let counts: Vec<_> = groups.iter().map(|group| (&group["type"], &group["count"])).collect();
+    assert_eq!(counts, [(&"publish".into(), &8.into()), (&"publish.refused".into(), &1.into())]);
+    let text = run(&mut plant.avow(&["audit", "timeline", "device/press-7"])).exits(0).out;
+    assert!(text.contains("8 publishes allowed by ") && text.contains("1 publishes refused by "));
+    // The other one was given a certificate, and nobody knows a third.
+    run(&mut plant.avow(&["audit", "timeline", "press-9"])).exits(1);
+    run(&mut plant.avow(&["audit", "timeline", "robot/press-7"])).exits(2);
+}
+
+#[test]
+fn stats_count_what_a_search_finds() {
+    let (plant, _broker) = lived(false);
+    let stats = |more: &[&str], code| {
+        let arguments = [&["audit", "stats", "--json"], more].concat();
+        let said = run(&mut plant.avow(&arguments)).exits(code);
+        serde_json::from_str::<Value>(&said.out).unwrap_or_default()
+    };
+    let of_device = stats(&["--device", "press-7", "--per", "day"], 0);
+    let row = |table: &str, name: &str| {
+        let rows = of_device[table].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == name);
+        row.map(|row| (row["entries"].as_u64().unwrap(), row["denied"].as_u64().unwrap()))
+    };
+    assert_eq!(row("by_type", "publish"), Some((8, 0)));
+    assert_eq!(row("by_type", "publish.refused"), Some((1, 1)));
+    assert_eq!(row("by_who", "device/press-7").map(|(_, denied)| denied), Some(1));
+    assert_eq!(row("by_who", "device/press-8"), None);
+    assert_eq!(
+        row("by_why", "policy.no_rule").or(row("by_why", "policy.forbidden")).unwrap(),
+        (1, 1)
+    );
+    assert_eq!(row("by_level", "A0"), Some((8, 0)));
+    assert_eq!(of_device["payload_bytes"], 9 * 14);
+    assert_eq!(of_device["by_time"][0]["entries"], of_device["entries"]);
+    let found = plant.query(&["--device", "press-7", "--limit", "1000"]);
+    assert_eq!(of_device["entries"], found.len());
+    stats(&["--topic", "nowhere/#"], 1);
+    stats(&["--per", "minute"], 2);
+    let text = run(&mut plant.avow(&["audit", "stats", "--device", "press-7"])).exits(0).out;
+    assert!(text.contains("publish.refused 1, 1 denied"), "{text}");
+}
+
+#[test]
+fn an_export_is_read_by_other_programs_and_stands_in_the_log() {
+    for stops in [false, true] {
+        let (plant, _broker) = lived(stops);
+        let export = |format: &str, more: &[&str], code| {
+            let out = plant.beside(&format!("out.{format}"));
+            let line = ["audit", "export", "--format", format, "--json", "--device", "press-7"];
+            let mut command = plant.avow(&[&line[..], more].concat());
+            let said = run(command.arg("--out").arg(&out)).exits(code);
+            let text = std::fs::read_to_string(&out).unwrap_or_default();
+            assert!(!text.contains("secret-payload"), "an entry holds no payload");
+            (said, text)
+        };
+        let (said, ndjson) = export("ndjson", &[], 0);
+        let entries = ndjson.lines().count();
+        assert!(said.out.contains(&format!("\"entries\":{entries}")) && entries >= 11, "{said:?}");
+        let first: Value = serde_json::from_str(ndjson.lines().next().unwrap()).unwrap();
+        let shown = run(&mut plant.avow(&["audit", "show", &first["index"].to_string(), "--json"]));
+        let shown: Value = serde_json::from_str(&shown.exits(0).out).unwrap();
+        assert_eq!(shown["entry"], first["entry"]);
+        // Nothing is overwritten, and nothing is left of an export that fails.
+        export("ndjson", &[], 2);
+        let (_, ocsf) = export("ocsf", &["--type", "publish"], 0);
+        assert_eq!(ocsf.lines().count(), 8);
+        assert!(ocsf.lines().all(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["class_uid"] == 6003 && event["metadata"]["version"] == "1.3.0"
+        }));
+        export("csv", &["--type", "will"], 1);
+        std::fs::remove_file(plant.beside("out.csv")).unwrap();
+        let (_, csv) = export("csv", &[], 0);
+        read_by_python(&plant, &csv, entries);
+        let trace = plant.query(&["--type", "export", "--limit", "100"]);
+        assert!(!trace.is_empty() && trace.iter().all(|entry| entry["act"] == "log.export"));
+    }
+}
+
+/// Somebody else's reader of CSV finds as many rows, and the entry in the last column.
+fn read_by_python(plant: &Plant, csv: &str, entries: usize) {
+    const SCRIPT: &str = "import csv, json, sys\n\
+        rows = list(csv.DictReader(open(sys.argv[1], newline='')))\n\
+        assert all(json.loads(row['entry'])['type'] == row['type'] for row in rows)\n\
+        assert {row['who'] for row in rows} == {'device/press-7'}\n\
+        print(len(rows))";
+    assert!(csv.split("\r\n").count() == entries + 2, "CRLF after the header and each entry");
+    let mut python = std::process::Command::new("python3");
+    if python.arg("--version").output().is_err() {
+        assert!(std::env::var_os("AVOW_REQUIRE_CLIENTS").is_none(), "python3 is missing");
+        println!("SKIPPED: python3 is missing");
+        return;
+    }
+    let mut python = std::process::Command::new("python3");
+    let said = run(python.args(["-c", SCRIPT]).arg(plant.beside("out.csv"))).exits(0);
+    assert_eq!(said.out.trim(), entries.to_string());
+}
+
 /// A command whose lines come one by one.
 struct Follower {
     child: Child,

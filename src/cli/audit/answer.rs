@@ -11,19 +11,24 @@ use std::time::Duration;
 use memchr::memmem;
 use serde_json::json;
 
+use super::stats;
 use crate::cli::plant::hex;
-use crate::evidence::VerifierKey;
 use crate::evidence::proof::TlogProofError;
 use crate::evidence::tree::leaf_hash;
+use crate::evidence::{EntryType, VerifierKey};
 use crate::mqtt::{TopicError, TopicFilter, TopicName};
 use crate::schema::Schemas;
 use crate::server::admin::{LogFilter, LogOrder, LogRequest};
 use crate::storage::index::IndexFault;
 use crate::storage::reader::ProveError;
 use crate::storage::{
-    Entry, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until, find, search,
+    Entry, Found, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until, find, search,
 };
 use crate::time::UnixNanos;
+
+/// What concerns every peer.
+const COMMON_TYPES: [EntryType; 5] =
+    [EntryType::Start, EntryType::Stop, EntryType::Policy, EntryType::Schema, EntryType::TimeStep];
 
 /// How often `tail -f` looks for more.
 pub(in crate::cli) const FOLLOW_EVERY: Duration = Duration::from_millis(200);
@@ -119,6 +124,17 @@ impl LogReader {
                 };
                 self.tail(query(filter, limit, order)?, order, *follow, lines)
             }
+            LogRequest::Export { filter, .. } => {
+                let order = LogOrder::Oldest;
+                self.query(query(filter, u64::MAX, order)?, order, lines)?;
+                self.tell_newer(lines)
+            }
+            LogRequest::Timeline { filter } => self.timeline(filter, lines),
+            LogRequest::Stats { filter, per } => {
+                let query = query(filter, u64::MAX, LogOrder::Oldest)?;
+                let counted = stats::count(&self.reader, self.index.as_ref(), &query, *per)?;
+                lines.line(&counted.to_string())
+            }
             LogRequest::Reindex => {
                 let Some(index) = &self.index else { return Err(IndexFault::InUse.into()) };
                 index.refill(&self.reader)?;
@@ -146,6 +162,35 @@ impl LogReader {
             if told.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         told
+    }
+
+    /// What concerns one peer, and between it what concerned everybody.
+    fn timeline(&self, filter: &LogFilter, lines: &mut impl Lines) -> Result<(), AnswerFault> {
+        let order = LogOrder::Oldest;
+        let mut common = Vec::new();
+        for kind in COMMON_TYPES {
+            let kind = Some(kind.as_str().to_owned());
+            let of_kind = LogFilter { about: None, kind, ..filter.clone() };
+            let query = query(&of_kind, QUERY_ENTRIES_MAX, LogOrder::Newest)?;
+            common.extend(find(&self.reader, self.index.as_ref(), &query)?);
+        }
+        common.sort_unstable_by_key(|found| found.index);
+        let mut common = common.into_iter().peekable();
+        let mut told = Ok(());
+        let whole = query(filter, u64::MAX, order)?;
+        search(&self.reader, self.index.as_ref(), &whole, &mut |found| {
+            while let Some(before) = common.next_if(|common| common.index < found.index) {
+                told = std::mem::replace(&mut told, Ok(()))
+                    .and_then(|()| lines.line(&line_of(&before)));
+            }
+            told = std::mem::replace(&mut told, Ok(())).and_then(|()| lines.line(&line_of(&found)));
+            if told.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        told?;
+        for behind in common {
+            lines.line(&line_of(&behind))?;
+        }
+        self.tell_newer(lines)
     }
 
     fn tail(
@@ -242,6 +287,10 @@ fn is_reading(entry: &[u8]) -> bool {
     memmem::find(entry, br#""act":"log.read""#).is_some()
 }
 
+fn line_of(found: &Found) -> String {
+    short(found.index, &found.json)
+}
+
 fn short(index: u64, json: &[u8]) -> String {
     json!({ "index": index, "entry": String::from_utf8_lossy(json) }).to_string()
 }
@@ -259,7 +308,7 @@ fn query(filter: &LogFilter, limit: u64, order: LogOrder) -> Result<Query, Answe
     };
     Ok(Query {
         who: filter.who.clone(),
-        about: None,
+        about: filter.about.clone(),
         topic: filter.topic.as_deref().map(TopicFilter::parse).transpose()?,
         kind: filter.kind.clone(),
         outcome,

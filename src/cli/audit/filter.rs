@@ -75,6 +75,7 @@ impl FilterArguments {
         });
         Ok(LogFilter {
             who: device.or_else(|| self.who.clone()),
+            about: None,
             kind: self.kind.clone(),
             topic: self.topic.clone(),
             decision,

@@ -4,9 +4,12 @@
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
 pub(super) mod answer;
+mod export;
 mod filter;
 mod print;
 mod read;
+mod stats;
+mod timeline;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +28,12 @@ pub(super) enum AuditVerb {
     Tail(TailArguments),
     /// Search entries
     Query(QueryArguments),
+    /// Show the life of one peer in order, its messages grouped
+    Timeline(timeline::TimelineArguments),
+    /// Count entries by type, peer, decision, reason, level and time
+    Stats(stats::StatsArguments),
+    /// Write entries into a file for other programs
+    Export(Box<export::ExportArguments>),
     /// Show one entry, its place and its body
     Show(ShowArguments),
     /// Prove that one entry is in the signed log, for a checker that trusts nobody
@@ -117,6 +126,9 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Verify(arguments) => verify::run(dir, arguments),
         AuditVerb::Tail(arguments) => read::tail(dir, arguments),
         AuditVerb::Query(arguments) => read::query(dir, arguments),
+        AuditVerb::Timeline(arguments) => timeline::run(dir, arguments),
+        AuditVerb::Stats(arguments) => stats::run(dir, arguments),
+        AuditVerb::Export(arguments) => export::run(dir, arguments),
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),

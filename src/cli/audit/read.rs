@@ -30,9 +30,9 @@ enum Told {
 
 /// An entry.
 #[derive(Debug, Deserialize)]
-struct Line {
-    index: u64,
-    entry: String,
+pub(super) struct Line {
+    pub(super) index: u64,
+    pub(super) entry: String,
     proof: Option<String>,
     verifier: Option<String>,
     leaf_hash: Option<String>,
@@ -65,39 +65,54 @@ impl Lines for Local<'_> {
 
 /// Reads the log of `dir`, calling `each` with every entry. That there are newer ones is noted on
 /// standard error.
-fn read(dir: &Path, request: LogRequest, each: &mut dyn FnMut(Line)) -> Result<(), CliFailure> {
+pub(super) fn read(
+    dir: &Path,
+    request: LogRequest,
+    each: &mut dyn FnMut(Line),
+) -> Result<(), CliFailure> {
     let (mut broken, mut beyond) = (false, 0);
-    let mut take = |line: &str| match serde_json::from_str(line) {
+    read_raw(dir, request, &mut |line: &str| match serde_json::from_str(line) {
         Ok(Told::Entry(line)) => each(*line),
         Ok(Told::Newer { newer }) => beyond = newer,
         Err(_) => broken = true,
-    };
-    if let Some(mut client) = Client::connect(dir)? {
-        client.ask(&Request::Log(request), |line| {
-            take(line);
-            Ok(())
-        })?;
-    } else {
-        let config = crate::cli::configuration(dir)?;
-        let verifier = verifier_key(dir, None)?;
-        let directory = &config.evidence.directory;
-        let reader = open_reader(directory, &verifier).map_err(setting::of_log(&config))?;
-        let opened = match request {
-            LogRequest::Query { .. } => own_index(dir, directory, &reader),
-            _ => None,
-        };
-        let index = opened.as_ref().map(|(_, index)| index.clone());
-        let is_show = matches!(request, LogRequest::Show { .. });
-        let schemas = is_show.then(|| check::load_schemas(&config)).transpose()?.map(Arc::new);
-        let mut log = LogReader { reader, verifier, index, schemas };
-        log.answer(&request, &mut Local { dir, take: &mut take })?;
-    }
+    })?;
     match beyond {
         0 => {}
         1 => eprintln!("note: 1 newer entry is not yet under a checkpoint"),
         _ => eprintln!("note: {beyond} newer entries are not yet under a checkpoint"),
     }
     if broken { Err(CliFailure::Answer) } else { Ok(()) }
+}
+
+/// Reads the log of `dir`, calling `take` with every line of the answer.
+pub(super) fn read_raw(
+    dir: &Path,
+    request: LogRequest,
+    take: &mut dyn FnMut(&str),
+) -> Result<(), CliFailure> {
+    if let Some(mut client) = Client::connect(dir)? {
+        client.ask(&Request::Log(request), |line| {
+            take(line);
+            Ok(())
+        })?;
+        return Ok(());
+    }
+    let config = crate::cli::configuration(dir)?;
+    let verifier = verifier_key(dir, None)?;
+    let directory = &config.evidence.directory;
+    let reader = open_reader(directory, &verifier).map_err(setting::of_log(&config))?;
+    let opened = match request {
+        LogRequest::Query { .. }
+        | LogRequest::Timeline { .. }
+        | LogRequest::Stats { .. }
+        | LogRequest::Export { .. } => own_index(dir, directory, &reader),
+        _ => None,
+    };
+    let index = opened.as_ref().map(|(_, index)| index.clone());
+    let is_show = matches!(request, LogRequest::Show { .. });
+    let schemas = is_show.then(|| check::load_schemas(&config)).transpose()?.map(Arc::new);
+    let mut log = LogReader { reader, verifier, index, schemas };
+    Ok(log.answer(&request, &mut Local { dir, take })?)
 }
 
 /// The index, and the lock of the directory that opening it takes, for it writes. A copy that may

@@ -10,6 +10,9 @@ pub struct LogFilter {
     /// The peer, as `role/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
+    /// The peer, or whom an operator's act was about, as `role/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// Type of the entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
@@ -50,4 +53,15 @@ pub enum LogOrder {
     Newest,
     /// The oldest, the oldest first.
     Oldest,
+}
+
+/// How counts are divided by time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogPeriod {
+    /// By hours.
+    #[default]
+    Hour,
+    /// By days, in UTC.
+    Day,
 }

@@ -16,7 +16,7 @@ mod protocol;
 mod serve;
 
 pub use client::{Client, ClientError};
-pub use filter::{LogFilter, LogOrder};
+pub use filter::{LogFilter, LogOrder, LogPeriod};
 pub use lock::{Lock, LockError};
 pub use protocol::{ACTS, FACTS, LogRequest, RecordRequest, Request, RequestError};
 pub use serve::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Gone};

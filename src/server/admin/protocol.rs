@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::REQUEST_BYTES_MAX;
-use super::filter::{LogFilter, LogOrder};
+use super::filter::{LogFilter, LogOrder, LogPeriod};
 use crate::broker::Administration;
 
 /// Acts that may be recorded.
@@ -117,6 +117,28 @@ pub enum LogRequest {
         #[serde(default)]
         follow: bool,
     },
+    /// Everything that concerns one peer, oldest first, and what concerned everybody meanwhile.
+    Timeline {
+        /// Whom, and when.
+        filter: LogFilter,
+    },
+    /// Counts of the entries that satisfy every condition, as one object.
+    Stats {
+        /// The conditions.
+        #[serde(default)]
+        filter: LogFilter,
+        /// How time is divided.
+        #[serde(default)]
+        per: LogPeriod,
+    },
+    /// All entries that satisfy every condition, oldest first, to leave the house.
+    Export {
+        /// The conditions.
+        #[serde(default)]
+        filter: LogFilter,
+        /// What they are made into, for the log: `ndjson`, `csv` or `ocsf`.
+        format: String,
+    },
     /// The query index, built again from the log.
     Reindex,
 }
@@ -151,6 +173,16 @@ impl Request {
             return Err(RequestError::TooLong);
         }
         Ok(serde_json::from_slice(line)?)
+    }
+}
+
+impl LogRequest {
+    /// The act that the reading is, one of [`ACTS`].
+    pub fn act(&self) -> &'static str {
+        match self {
+            Self::Export { .. } => "log.export",
+            _ => "log.read",
+        }
     }
 }
 

@@ -274,7 +274,7 @@ impl Service {
         let mut text = serde_json::to_string(request).unwrap_or_default();
         text.truncate(text.floor_char_boundary(512));
         let record = RecordRequest {
-            act: "log.read".to_owned(),
+            act: request.act().to_owned(),
             subject: "admin".to_owned(),
             facts: vec![("request".to_owned(), text)],
         };
