@@ -117,6 +117,8 @@ pub struct Message {
     pub qos: Qos,
     /// The RETAIN flag.
     pub retain: bool,
+    /// The device's statement about it, as the user property says it; 5.0 only.
+    pub statement: Option<String>,
 }
 
 /// An Application Message that arrived.

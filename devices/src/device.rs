@@ -12,9 +12,10 @@ use crate::client::{Client, ClientError, ConnectOptions, Endpoint, Message, Qos}
 use crate::generator::Signal;
 use crate::ledger::Ledger;
 use crate::payload::{Operator, Reading, status};
-use crate::profile::{Form, Intent, Profile, State, Status, Stream};
+use crate::profile::{Form, Intent, Profile, Sign, State, Status, Stream};
 use crate::random::Random;
 use crate::seal::SealKey;
+use crate::signing::{Signers, Signing};
 
 /// From one attempt to connect to the next.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
@@ -35,6 +36,7 @@ pub(crate) struct Device {
     pub(crate) seed: u64,
     pub(crate) start_after: Duration,
     pub(crate) key: Option<Arc<SealKey>>,
+    pub(crate) signing: Option<Signing>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -64,6 +66,7 @@ struct Machine {
 struct Outgoing {
     message: Message,
     intent: Intent,
+    sign: Option<Sign>,
 }
 
 impl Device {
@@ -75,6 +78,7 @@ impl Device {
             return;
         }
         let mut lanes = self.lanes(&mut random);
+        let mut signers = self.signers();
         while !*stop.borrow() {
             let options = self.options();
             let connected = tokio::select! {
@@ -84,7 +88,8 @@ impl Device {
             match connected {
                 Ok((client, _messages)) => {
                     self.ledger.connected(self.index);
-                    let ended = self.serve(client, &mut lanes, &mut random, &mut stop).await;
+                    let ended =
+                        self.serve(client, &mut lanes, &mut signers, &mut random, &mut stop).await;
                     self.ledger.disconnected(self.index, ended.as_ref());
                 }
                 Err(error) => self.ledger.connect_failed(self.index, &error),
@@ -100,6 +105,7 @@ impl Device {
         &self,
         client: Client,
         lanes: &mut [Lane],
+        signers: &mut Option<Signers>,
         random: &mut Random,
         stop: &mut watch::Receiver<bool>,
     ) -> Option<ClientError> {
@@ -123,7 +129,10 @@ impl Device {
                 lane.turn(now, random, self.key.as_deref(), &mut batch);
             }
             batch.extend(machine.as_mut().and_then(|machine| machine.turn(now, random)));
-            for outgoing in batch {
+            for mut outgoing in batch {
+                if !outgoing.is_stated(signers.as_mut()) {
+                    continue;
+                }
                 if let Err(reason) = self.send(&client, outgoing, &mut answers, stop).await {
                     ended = Some(reason);
                     break;
@@ -157,6 +166,14 @@ impl Device {
         }
     }
 
+    /// What signs its messages, if it does that.
+    fn signers(&self) -> Option<Signers> {
+        let signing = self.signing.as_ref().filter(|_| self.profile.signs())?;
+        let credentials = &self.endpoint.credentials;
+        // No memory outlives a plant, but the clock goes on: each run has a higher epoch.
+        Signers::new(credentials, &self.name, signing, unix_ms() / 1_000).ok()
+    }
+
     fn options(&self) -> ConnectOptions {
         let mut options = ConnectOptions::new(self.profile.version, &self.name);
         options.keep_alive_secs = self.profile.keep_alive_secs;
@@ -166,6 +183,7 @@ impl Device {
             payload: status(State::Fault, unix_ms()),
             qos: Qos::AtLeastOnce,
             retain: true,
+            statement: None,
         });
         options
     }
@@ -274,8 +292,18 @@ impl Lane {
             Form::Sealed => key?.seal(&self.topic, json).ok()?,
         };
         let topic = self.topic.clone();
-        let message = Message { topic, payload, qos: self.stream.qos, retain: false };
-        Some(Outgoing { message, intent })
+        let qos = self.stream.qos;
+        let message = Message { topic, payload, qos, retain: false, statement: None };
+        Some(Outgoing { message, intent, sign: self.stream.sign })
+    }
+}
+
+impl Outgoing {
+    /// Signs it if it is to be signed; false if it cannot be sent.
+    fn is_stated(&mut self, signers: Option<&mut Signers>) -> bool {
+        let Some(sign) = self.sign else { return true };
+        let now_seconds = unix_ms() / 1_000;
+        signers.is_some_and(|signers| signers.state(sign, &mut self.message, now_seconds))
     }
 }
 
@@ -314,8 +342,9 @@ impl Machine {
             payload: status(state, unix_ms()),
             qos: Qos::AtLeastOnce,
             retain: true,
+            statement: None,
         };
-        Outgoing { message, intent: Intent::Proper }
+        Outgoing { message, intent: Intent::Proper, sign: None }
     }
 }
 

@@ -253,6 +253,7 @@ mod tests {
             payload: payload.into(),
             qos: Qos::ExactlyOnce,
             retain: false,
+            statement: None,
         }
     }
 

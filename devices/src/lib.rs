@@ -30,8 +30,10 @@ pub mod profile;
 mod random;
 pub mod report;
 mod seal;
+pub mod signing;
 
 pub use client::{Client, ClientError, ConnectOptions, Credentials, Endpoint};
 pub use plant::{DashboardSpec, DeviceSpec, Plant, PlantError, PlantOptions};
 pub use profile::{Profile, ProfileError};
 pub use report::{DeviceReport, Expectation, PlantReport};
+pub use signing::{Signing, SigningError};

@@ -20,6 +20,7 @@ use crate::profile::Profile;
 use crate::report::{DeviceReport, PlantReport};
 pub use crate::seal::SealError;
 use crate::seal::SealKey;
+use crate::signing::{Signers, Signing, SigningError};
 
 /// Devices of one plant, at most.
 pub const DEVICES_MAX: usize = 256;
@@ -47,6 +48,8 @@ pub struct PlantOptions {
     pub devices: Vec<DeviceSpec>,
     /// The subscriber.
     pub dashboard: DashboardSpec,
+    /// What devices that sign must know.
+    pub signing: Option<Signing>,
     /// Equal seeds give equal measurements.
     pub seed: u64,
 }
@@ -86,6 +89,20 @@ pub enum PlantError {
         /// How many.
         count: usize,
     },
+    /// A device is to sign, and nobody says for whom.
+    #[error("device {name:?} signs its messages: `signing` must say for which log")]
+    NoLog {
+        /// The name.
+        name: String,
+    },
+    /// A device is to sign, and cannot.
+    #[error("device {name:?} cannot sign: {error}")]
+    Signing {
+        /// The name.
+        name: String,
+        /// Why not.
+        error: SigningError,
+    },
     /// No key for a sealed stream.
     #[error("no key for sealed payloads")]
     Seal(#[from] SealError),
@@ -116,6 +133,12 @@ impl Plant {
             if name.is_empty() || name.contains(['/', '+', '#']) || !names.insert(name) {
                 return Err(PlantError::Name { name: name.clone() });
             }
+        }
+        for device in options.devices.iter().filter(|device| device.profile.signs()) {
+            let name = device.name.clone();
+            let Some(signing) = &options.signing else { return Err(PlantError::NoLog { name }) };
+            Signers::new(&device.credentials, &name, signing, 1)
+                .map_err(|error| PlantError::Signing { name, error })?;
         }
         let mut keys = HashMap::new();
         for device in options.devices.iter().filter(|device| device.profile.seals()) {
@@ -194,6 +217,7 @@ impl Plant {
                 seed: self.options.seed,
                 start_after,
                 key: self.keys.get(&spec.name).cloned(),
+                signing: self.options.signing.clone(),
                 ledger: Arc::clone(&self.ledger),
                 stop: stop.clone(),
             }
@@ -250,6 +274,7 @@ mod tests {
             server_name: "localhost".to_owned(),
             devices: names.iter().map(device).collect(),
             dashboard: DashboardSpec { name: "d".to_owned(), credentials: credentials.clone() },
+            signing: None,
             seed: 0,
         })
     }

@@ -62,6 +62,8 @@ pub struct Stream {
     /// How the payload is made.
     #[serde(default)]
     pub form: Form,
+    /// Whether the device signs these messages, and how well.
+    pub sign: Option<Sign>,
     /// Whether the device is entitled to these messages.
     #[serde(default)]
     pub intent: Intent,
@@ -94,6 +96,18 @@ pub enum Form {
     Json,
     /// The same JSON, end-to-end encrypted with AES-256-GCM for the dashboard.
     Sealed,
+}
+
+/// How a message is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// As it should be.
+    Good,
+    /// A good statement about another payload.
+    Forged,
+    /// A good statement of before the last restart.
+    Replayed,
 }
 
 /// Whether a device is entitled to what it sends.
@@ -239,7 +253,7 @@ pub enum ProfileError {
 }
 
 /// The embedded files: name and text.
-const SHIPPED: [(&str, &str); 8] = [
+const SHIPPED: [(&str, &str); 9] = [
     ("press", include_str!("../profiles/press.toml")),
     ("pump", include_str!("../profiles/pump.toml")),
     ("furnace", include_str!("../profiles/furnace.toml")),
@@ -248,12 +262,22 @@ const SHIPPED: [(&str, &str); 8] = [
     ("broken", include_str!("../profiles/broken.toml")),
     ("flooder", include_str!("../profiles/flooder.toml")),
     ("stranger", include_str!("../profiles/stranger.toml")),
+    ("signer", include_str!("../profiles/signer.toml")),
 ];
 
 impl Profile {
     /// The names of the shipped profiles.
-    pub const NAMES: [&'static str; 8] =
-        ["press", "pump", "furnace", "meter", "trespasser", "broken", "flooder", "stranger"];
+    pub const NAMES: [&'static str; 9] = [
+        "press",
+        "pump",
+        "furnace",
+        "meter",
+        "trespasser",
+        "broken",
+        "flooder",
+        "stranger",
+        "signer",
+    ];
 
     /// Reads a profile; `file` is for error messages.
     ///
@@ -293,6 +317,11 @@ impl Profile {
         self.streams.iter().any(|stream| stream.form == Form::Sealed)
     }
 
+    /// Whether the device signs messages.
+    pub(crate) fn signs(&self) -> bool {
+        self.streams.iter().any(|stream| stream.sign.is_some())
+    }
+
     /// The first field out of its range: its path, and the fix.
     fn fault(&self) -> Option<(String, &'static str)> {
         if self.name.is_empty() {
@@ -300,6 +329,12 @@ impl Profile {
         }
         if self.streams.len() > STREAMS_MAX {
             return Some(("streams".to_owned(), "must be at most 16"));
+        }
+        let is_v5 = self.version == Version::V5_0;
+        let unsayable = self.streams.iter().position(|stream| stream.sign.is_some() && !is_v5);
+        if let Some(index) = unsayable {
+            let fix = "needs version 5.0: a statement is a user property";
+            return Some((format!("streams[{index}].sign"), fix));
         }
         let in_stream = self.streams.iter().enumerate().find_map(|(index, stream)| {
             stream.fault().map(|(field, fix)| (format!("streams[{index}].{field}"), fix))

@@ -144,6 +144,7 @@ impl Mosquitto {
                 name: "dashboard".to_owned(),
                 credentials: self.credentials("dashboard"),
             },
+            signing: None,
             seed: 1,
         }
     }
@@ -229,6 +230,7 @@ async fn every_qos_of_both_versions_arrives_in_order() {
                     payload: n.to_be_bytes().to_vec(),
                     qos,
                     retain: false,
+                    statement: None,
                 };
                 in_flight.push(writer.send(message).await.unwrap());
             }
@@ -252,7 +254,10 @@ async fn publishing_to_nobody_goes_on_at_every_qos() {
     let (writer, _) = broker.connect(Version::V5_0, "writer").await;
     for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::ExactlyOnce] {
         let (topic, payload) = ("nobody/listens".to_owned(), b"1".to_vec());
-        let answer = writer.publish(Message { topic, payload, qos, retain: false }).await.unwrap();
+        let answer = writer
+            .publish(Message { topic, payload, qos, retain: false, statement: None })
+            .await
+            .unwrap();
         // Mosquitto says 0x10 (no matching subscribers) in PUBACK and 0x00 in PUBCOMP.
         assert!(answer.accepted(), "{qos:?} {answer:?}");
     }
@@ -270,6 +275,7 @@ async fn an_idle_connection_is_kept_alive_and_a_dropped_one_leaves_its_will() {
         payload: b"gone".to_vec(),
         qos: Qos::AtLeastOnce,
         retain: false,
+        statement: None,
     });
     let endpoint = broker.endpoint(broker.credentials("idler"));
     let (idler, _) = Client::connect(&endpoint, &options).await.unwrap();

@@ -12,4 +12,5 @@ mod disk;
 pub(crate) mod plant;
 pub(crate) mod round_trip;
 pub(crate) mod session;
+pub(crate) mod statement;
 pub(crate) mod topic_match;

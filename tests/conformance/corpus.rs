@@ -38,6 +38,11 @@ fn the_corpus_of_topic_match() {
 }
 
 #[test]
+fn the_corpus_of_statement() {
+    assert!(replay("statement", harness::statement::run) > 30);
+}
+
+#[test]
 fn the_corpus_of_session() {
     assert!(replay("session", harness::session::run) > 20);
 }

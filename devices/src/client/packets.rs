@@ -2,8 +2,11 @@
 //!
 //! The engine has one set of types per version; this is the only place that knows.
 
+use avow_signer::STATEMENT_PROPERTY;
 use mqtt_protocol_core::mqtt;
-use mqtt_protocol_core::mqtt::packet::{Packet, Property, SubEntry, SubOpts, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::packet::{
+    Packet, Property, SubEntry, SubOpts, UserProperty, v3_1_1, v5_0,
+};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::{ConnectOptions, Message, Qos, Received, Version};
@@ -164,6 +167,13 @@ pub(super) fn publish(
                 .payload(payload);
             let builder = match packet_id {
                 Some(id) => builder.packet_id(id),
+                None => builder,
+            };
+            let builder = match &message.statement {
+                Some(statement) => {
+                    let property = UserProperty::new(STATEMENT_PROPERTY, statement.as_str())?;
+                    builder.props(vec![property.into()])
+                }
                 None => builder,
             };
             Ok(builder.build()?.into())

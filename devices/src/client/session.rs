@@ -304,7 +304,8 @@ mod tests {
     fn publish(session: &mut Session, qos: Qos) -> (u16, Answered) {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (answer, answered) = oneshot::channel();
-        let message = Message { topic: "t".to_owned(), payload: Vec::new(), qos, retain: false };
+        let (topic, payload) = ("t".to_owned(), Vec::new());
+        let message = Message { topic, payload, qos, retain: false, statement: None };
         session.outgoing.clear();
         session.publish(&message, permit, answer, Instant::now());
         // Fixed header (2), topic (2 + 1), identifier.

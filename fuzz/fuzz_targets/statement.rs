@@ -1,0 +1,8 @@
+//! See `harness/statement.rs`.
+#![no_main]
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "one target of five")]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::statement::run(data));
