@@ -156,7 +156,8 @@ fn time_of(entry: u64) -> UnixNanos {
 
 fn write_log(directory: &Path, entries: u64) -> Outcome<()> {
     let key = LogKey::from_seed("plant.example/log", &[7; 32])?;
-    let options = LogOptions { verifier: key.verifier().clone(), segment_bytes: 64 << 20 };
+    let options =
+        LogOptions { verifier: key.verifier().clone(), segment_bytes: 64 << 20, tiles: false };
     let (mut log, _) = Log::open(RealDisk::new(directory), options, &mut |_| {})?;
     let identity = |name: &str| Identity::parse(&format!("spiffe://plant/device/{name}"), "plant");
     let devices: Vec<Identity> =

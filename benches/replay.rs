@@ -127,7 +127,7 @@ fn measure() -> Outcome<Report> {
 
 fn options() -> Outcome<LogOptions> {
     let key = LogKey::from_seed("plant.example/log", &[7; 32])?;
-    Ok(LogOptions { verifier: key.verifier().clone(), segment_bytes: 64 << 20 })
+    Ok(LogOptions { verifier: key.verifier().clone(), segment_bytes: 64 << 20, tiles: false })
 }
 
 fn now() -> Now {

@@ -132,7 +132,7 @@ fn log_options() -> LogOptions {
     static KEY: OnceLock<VerifierKey> = OnceLock::new();
     let key = || LogKey::from_seed("plant.example/log", &[7; 32]).expect("a seed of 32 bytes");
     let verifier = KEY.get_or_init(|| key().verifier().clone()).clone();
-    LogOptions { verifier, segment_bytes: SEGMENT_BYTES }
+    LogOptions { verifier, segment_bytes: SEGMENT_BYTES, tiles: false }
 }
 
 /// The broker, its disk and the time.

@@ -14,10 +14,8 @@ use super::plant::Layout;
 use super::setting::{self, SettingProblem};
 use crate::config::{Config, Setting};
 use crate::evidence::checkpoint::KeyError;
-use crate::evidence::tree::leaf_hash;
 use crate::evidence::{
-    Batch, BatchId, Checkpoint, DecisionIds, EntryType, EntryWriter, LogKey, RecordKind,
-    VerifierKey,
+    Batch, BatchId, DecisionIds, EntryType, EntryWriter, LogKey, RecordKind, VerifierKey,
 };
 use crate::server::admin::{Client, Lock, RecordRequest, Request};
 use crate::storage::{Log, LogOptions, RealDisk, Recovery};
@@ -68,7 +66,11 @@ impl Recorder {
         let lock = Lock::acquire(&config.dir)?;
         let key = log_key(config)?;
         let segment_bytes = config.evidence.segment_bytes;
-        let options = LogOptions { verifier: key.verifier().clone(), segment_bytes };
+        let options = LogOptions {
+            verifier: key.verifier().clone(),
+            segment_bytes,
+            tiles: config.evidence.tiles,
+        };
         let disk = RealDisk::new(&config.evidence.directory);
         let (log, recovery) =
             Log::open(disk, options, &mut |_| {}).map_err(setting::of_log(config))?;
@@ -149,17 +151,12 @@ impl Alone {
         let id = BatchId { shard: 0, number: self.batches };
         self.batches += 1;
         self.log.append(&[(id, batch)])?;
-        self.recovery.tree.push(leaf_hash(&head));
+        self.recovery.integrate(&head)?;
         Ok(index)
     }
 
     fn close(mut self) -> Result<(), CliFailure> {
-        let tree = &self.recovery.tree;
-        let checkpoint = Checkpoint {
-            origin: self.key.verifier().name().to_owned(),
-            tree_size: tree.tree_size(),
-            root_hash: tree.root(),
-        };
-        Ok(self.recovery.checkpoints.publish(&self.key, checkpoint)?)
+        self.recovery.sign(&self.key)?;
+        Ok(self.recovery.finish()?)
     }
 }

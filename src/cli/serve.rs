@@ -200,6 +200,7 @@ impl OpenLog {
         let options = LogOptions {
             verifier: key.verifier().clone(),
             segment_bytes: config.evidence.segment_bytes,
+            tiles: config.evidence.tiles,
         };
         let disk = RealDisk::new(directory);
         let (mut replay, snapshot, useless) = restore(&disk, &options, empty)?;

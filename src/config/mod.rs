@@ -203,6 +203,8 @@ pub struct Evidence {
     pub receipt_key: Secret,
     /// Size of one segment, in bytes.
     pub segment_bytes: u64,
+    /// Whether the log is kept as C2SP tiles beside its segments.
+    pub tiles: bool,
     /// Longest time between an entry and the checkpoint that covers it.
     pub checkpoint_interval: Duration,
     /// Most bytes waiting for the disk; then sockets are not read.

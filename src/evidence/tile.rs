@@ -90,6 +90,16 @@ impl Tile {
         self.width == TILE_WIDTH
     }
 
+    /// The first entry behind all that a full tile of this place spans.
+    pub fn end(&self) -> u64 {
+        let height = match self.kind {
+            TileKind::Entries => TILE_HEIGHT,
+            TileKind::Hashes(level) => TILE_HEIGHT * (u32::from(level) + 1),
+        };
+        let spanned = 1_u64.checked_shl(height).unwrap_or(u64::MAX);
+        self.index.saturating_add(1).saturating_mul(spanned)
+    }
+
     /// The same place with all its items.
     pub fn full(self) -> Self {
         Self { width: TILE_WIDTH, ..self }
@@ -226,27 +236,25 @@ impl TileEdge {
 
     /// The bytes of the tiles that are not full, each with its name.
     pub fn partial(&self) -> impl Iterator<Item = (Tile, &[u8])> {
-        self.partial_at(self.size)
+        Tile::partial_in(self.size).filter_map(|tile| Some((tile, self.bytes_of(&tile)?)))
     }
 
-    /// The same for an earlier `size`, as far as the edge still has what stood in them.
-    pub fn partial_at(&self, size: u64) -> impl Iterator<Item = (Tile, &[u8])> {
-        Tile::partial_in(size).filter_map(|tile| {
-            let held = Tile::in_tree(tile.kind, tile.index, self.size)?;
-            if held.is_full() || held.width < tile.width {
-                return None;
+    /// What stands in a tile, of this size of the tree or an earlier one, whose place is not full;
+    /// `None` if its place is, or not begun so far.
+    pub fn bytes_of(&self, tile: &Tile) -> Option<&[u8]> {
+        let held = Tile::in_tree(tile.kind, tile.index, self.size)?;
+        if held.is_full() || held.width < tile.width {
+            return None;
+        }
+        match tile.kind {
+            TileKind::Entries => {
+                let end = self.ends.get(usize::from(tile.width).checked_sub(1)?)?;
+                self.bundle.get(..*end)
             }
-            let bytes = match tile.kind {
-                TileKind::Entries => {
-                    let end = self.ends.get(usize::from(tile.width).checked_sub(1)?)?;
-                    self.bundle.get(..*end)
-                }
-                TileKind::Hashes(level) => {
-                    self.levels.get(usize::from(level))?.get(..usize::from(tile.width) * HASH_BYTES)
-                }
-            };
-            Some((tile, bytes?))
-        })
+            TileKind::Hashes(level) => {
+                self.levels.get(usize::from(level))?.get(..usize::from(tile.width) * HASH_BYTES)
+            }
+        }
     }
 
     fn push_hash(&mut self, level: u32, hash: &Hash) {
@@ -387,12 +395,15 @@ mod tests {
             }
         }
         // What stood in them before, as long as they are the last.
-        let earlier: Vec<_> = edge.partial_at(SIZE - 3).collect();
-        assert_eq!(earlier.len(), 4);
-        let (tile, bytes) = earlier[0];
-        let entries = entries_of(bytes, tile.width).unwrap();
+        let earlier: Vec<_> = Tile::partial_in(SIZE - 3).collect();
+        assert!(earlier.len() == 4 && earlier.iter().all(|tile| edge.bytes_of(tile).is_some()));
+        let entries = entries_of(edge.bytes_of(&earlier[0]).unwrap(), earlier[0].width).unwrap();
         assert_eq!(*entries.last().unwrap(), entry(SIZE - 4));
-        assert_eq!(edge.partial_at(65_536 + 255).count(), 1);
+        let gone = Tile::partial_in(65_536 + 255).filter(|tile| edge.bytes_of(tile).is_none());
+        assert_eq!(
+            gone.map(|tile| tile.path()).collect::<Vec<_>>(),
+            ["tile/entries/256.p/255", "tile/0/256.p/255",]
+        );
     }
 
     #[test]

@@ -84,7 +84,11 @@ pub(super) fn durable(directory: &Path) -> StartWriter {
     let directory = directory.to_owned();
     Box::new(move |events| {
         let failed = |fault: crate::storage::StorageFault| Fault::Writer(fault.to_string());
-        let options = LogOptions { verifier: log_key().verifier().clone(), segment_bytes: 1 << 20 };
+        let options = LogOptions {
+            verifier: log_key().verifier().clone(),
+            segment_bytes: 1 << 20,
+            tiles: false,
+        };
         let disk = RealDisk::new(directory);
         let (log, recovery) = Log::open(disk, options, &mut |_| {}).map_err(failed)?;
         let (hooks, durations) = events.hooks();

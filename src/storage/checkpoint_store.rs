@@ -87,6 +87,23 @@ impl<D: Disk> CheckpointStore<D> {
         self.newest.as_ref()
     }
 
+    /// Visits the sizes of all checkpoints of more than `size` entries, newest first.
+    pub(super) fn visit_sizes(
+        &self,
+        size: u64,
+        visit: &mut dyn FnMut(u64),
+    ) -> Result<(), StorageFault> {
+        let records = History::open(&self.history, self.verifier.name())?;
+        for number in (0..self.history_bytes / HISTORY_RECORD_BYTES as u64).rev() {
+            let signed = records.read(number)?.ok_or_else(|| self.damaged(0))?;
+            if signed.checkpoint.tree_size <= size {
+                break;
+            }
+            visit(signed.checkpoint.tree_size);
+        }
+        Ok(())
+    }
+
     /// Signs `checkpoint`, keeps it and publishes it. Everything it covers must be on disk.
     pub fn publish(&mut self, key: &LogKey, checkpoint: Checkpoint) -> Result<(), StorageFault> {
         if let Some(signed) = &self.newest {

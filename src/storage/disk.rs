@@ -24,6 +24,10 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn create(&self, path: &str) -> io::Result<Self::File>;
     /// Creates a directory, if it is not there, and makes its name durable.
     fn create_dir(&self, path: &str) -> io::Result<()>;
+    /// Creates a directory and those above it, as far as they are not there. Nothing is durable.
+    fn make_dir(&self, path: &str) -> io::Result<()>;
+    /// Takes an empty directory away.
+    fn remove_dir(&self, path: &str) -> io::Result<()>;
     /// The names in a directory, in no order.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
     /// Gives a file another name, replacing what had it.
@@ -37,6 +41,9 @@ pub trait Disk: Clone + std::fmt::Debug + Send + 'static {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
+    /// Makes all that was written so far durable, content and names, in one go. For what may be
+    /// lost: it also waits for whatever others wrote to the same file system.
+    fn sync_all(&self) -> io::Result<()>;
 }
 
 /// An open file of a [`Disk`].
@@ -92,6 +99,14 @@ impl Disk for RealDisk {
         self.sync_dir("")
     }
 
+    fn make_dir(&self, path: &str) -> io::Result<()> {
+        std::fs::create_dir_all(self.root.join(path))
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join(path))
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.root.join(path))? {
@@ -116,6 +131,10 @@ impl Disk for RealDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let about = rustix::fs::statvfs(&self.root).map_err(io::Error::from)?;
         Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::syncfs(File::open(&self.root)?).map_err(io::Error::from)
     }
 }
 

@@ -56,6 +56,9 @@ pub enum Damage {
     /// The entry is not the JSON object it should be, or has a body and no commitment.
     #[error("the entry states no commitment for its body")]
     NoCommitment,
+    /// The entry is longer than an entry bundle can say.
+    #[error("the entry is longer than 65,535 bytes")]
+    EntryLength,
     /// The body is not the one its commitment was made for.
     #[error("the body does not fit its commitment")]
     Commitment,

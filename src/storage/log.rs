@@ -34,6 +34,8 @@ pub struct LogOptions {
     pub verifier: VerifierKey,
     /// Length of a new segment, in bytes. A batch that is longer gets a longer segment.
     pub segment_bytes: u64,
+    /// Whether the tiles are kept beside the segments: see [`super::tiles`].
+    pub tiles: bool,
 }
 
 impl LogOptions {

@@ -5,7 +5,8 @@
 //! DIR/segments/00000000.seg …   batches of records: see [`segment`]
 //! DIR/checkpoint                the newest signed tree head, a C2SP signed note
 //! DIR/history                   every signed tree head: see [`checkpoint_store`]
-//! DIR/witness/              the newest cosigned checkpoint: see [`cosigned`]
+//! DIR/witness/                  the newest cosigned checkpoint: see [`cosigned`]
+//! DIR/tile/                     the same entries as C2SP tiles: see [`tiles`]
 //! DIR/state/                    snapshots of sessions: see [`snapshot`]
 //! DIR/index/                    sled, rebuilt from the segments whenever in doubt
 //! ```
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod index;
 pub mod log;
 mod posting;
+mod prove;
 mod query;
 pub mod reader;
 mod record;
@@ -31,6 +33,7 @@ mod scan;
 pub mod search;
 pub mod segment;
 pub mod snapshot;
+pub mod tiles;
 pub mod verify;
 pub mod witness_store;
 pub mod writer;
@@ -41,6 +44,7 @@ pub use facts::Facts;
 pub use fault::{Damage, Defect, StorageFault};
 pub use index::{Index, IndexFeed, IndexState, RebuildCause};
 pub use log::{Log, LogOptions, Place};
+pub use prove::{ConsistencyProof, ProveError};
 pub use query::{Order, Outcome, Query};
 pub use reader::{Entry, Reader, Until};
 pub use recovery::{Recovered, Recovery};

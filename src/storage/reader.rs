@@ -16,8 +16,8 @@ use super::log::Place;
 use super::scan::{SEGMENTS_DIR, ScanFault, SegmentScan, segment_numbers};
 use super::segment::{BodyView, records};
 use crate::evidence::checkpoint::NoteError;
-use crate::evidence::tree::{Hash, inclusion_proof, leaf_hash};
-use crate::evidence::{Body, Checkpoint, RecordKind, TlogProof, VerifierKey};
+use crate::evidence::tree::{Hash, leaf_hash};
+use crate::evidence::{Body, Checkpoint, RecordKind, VerifierKey};
 
 /// Where reading stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,25 +70,6 @@ pub struct Reader<D: Disk> {
     first_indices: Vec<(u64, u64)>,
 }
 
-/// Why there is no proof.
-#[derive(Debug, thiserror::Error)]
-pub enum ProveError {
-    /// No checkpoint covers the entry yet, or there is no such entry.
-    #[error("entry {index} is not covered by a checkpoint yet: the newest covers {tree_size}")]
-    NotCovered {
-        /// The entry asked for.
-        index: u64,
-        /// Entries that are covered.
-        tree_size: u64,
-    },
-    /// The entries do not give the root of the checkpoint.
-    #[error("the entries do not give the signed root hash; `avow audit verify` names the place")]
-    RootMismatch,
-    /// The log cannot be read.
-    #[error(transparent)]
-    Fault(#[from] StorageFault),
-}
-
 impl<D: Disk> Reader<D> {
     /// Opens the log in `disk`; its checkpoint, if there is one, must be signed by `verifier`.
     pub fn open(disk: D, verifier: &VerifierKey, until: Until) -> Result<Self, StorageFault> {
@@ -122,6 +103,11 @@ impl<D: Disk> Reader<D> {
     /// Changes where reading stops.
     pub fn set_until(&mut self, until: Until) {
         self.until = until;
+    }
+
+    /// The disk that is read.
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
     }
 
     /// The published checkpoint.
@@ -176,24 +162,6 @@ impl<D: Disk> Reader<D> {
             ControlFlow::Continue(())
         })?;
         Ok(leaves)
-    }
-
-    /// The proof that entry `index` is in the published checkpoint, as C2SP tlog-proof@v1.
-    /// Reads the whole log below the checkpoint, and checks that it gives the signed root.
-    pub fn prove(&self, index: u64) -> Result<TlogProof, ProveError> {
-        let tree_size = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.tree_size);
-        let (Some(checkpoint), Some(note)) = (&self.checkpoint, &self.note) else {
-            return Err(ProveError::NotCovered { index, tree_size });
-        };
-        let leaves = self.leaf_hashes(tree_size)?;
-        let is_signed = leaves.len() as u64 == tree_size
-            && crate::evidence::tree::root_of(&leaves) == checkpoint.root_hash;
-        if !is_signed {
-            return Err(ProveError::RootMismatch);
-        }
-        let hashes =
-            inclusion_proof(index, &leaves).ok_or(ProveError::NotCovered { index, tree_size })?;
-        Ok(TlogProof { index, hashes, checkpoint: note.clone() })
     }
 
     /// What tells this log from every other: the marker of its first segment; zeroes while

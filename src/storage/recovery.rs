@@ -11,14 +11,16 @@ use super::checkpoint_store::CheckpointStore;
 use super::disk::{Disk, DiskFile};
 use super::fault::{Damage, Defect, Doing, StorageFault};
 use super::log::LogOptions;
+use super::reader::{Reader, Until};
 use super::scan::{
     Expected, SEGMENTS_DIR, ScanFault, SegmentScan, Span, segment_numbers, segment_path,
 };
 use super::segment::{
     BodyView, Link, Marker, SEGMENT_HEADER_BYTES, SegmentHeader, first_nonzero, records,
 };
-use crate::evidence::RecordKind;
+use super::tiles::{Tiles, build};
 use crate::evidence::tree::{Frontier, leaf_hash};
+use crate::evidence::{Checkpoint, LogKey, RecordKind};
 
 /// One record found in the log, for whoever rebuilds a view from it.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub struct Recovery<D: Disk> {
     pub tree: Frontier,
     /// The checkpoints, ready for the next.
     pub checkpoints: CheckpointStore<D>,
+    /// The tiles of the tree, if they are kept.
+    pub tiles: Option<Tiles<D>>,
     /// The torn last batch that was cut, if there was one.
     pub cut: Option<Defect>,
     /// Number of records visited.
@@ -53,6 +57,66 @@ impl<D: Disk> Recovery<D> {
     pub fn unsigned_tail_entries(&self) -> u64 {
         let signed = self.checkpoints.newest().map_or(0, |checkpoint| checkpoint.tree_size);
         self.tree.tree_size().saturating_sub(signed)
+    }
+
+    /// Takes an entry that is on disk into the tree and the tiles.
+    ///
+    /// # Errors
+    /// If a tile cannot be written.
+    pub fn integrate(&mut self, entry: &[u8]) -> Result<(), StorageFault> {
+        match &mut self.tiles {
+            Some(tiles) => tiles.push(&mut self.tree, entry),
+            None => {
+                self.tree.push(leaf_hash(entry));
+                Ok(())
+            }
+        }
+    }
+
+    /// Signs the tree, if it grew since it was signed, and publishes its checkpoint; whether it
+    /// did. Everything in it is on disk.
+    ///
+    /// # Errors
+    /// If the disk fails, or the checkpoint must not be signed.
+    pub fn sign(&mut self, key: &LogKey) -> Result<bool, StorageFault> {
+        let tree_size = self.tree.tree_size();
+        if self.checkpoints.newest().map_or(0, |newest| newest.tree_size) == tree_size {
+            return Ok(false);
+        }
+        // A crash between the two leaves tiles of a size that nobody signed, which are true.
+        if let Some(tiles) = &mut self.tiles {
+            tiles.write_partial()?;
+        }
+        let origin = key.verifier().name().to_owned();
+        let root_hash = self.tree.root();
+        self.checkpoints.publish(key, Checkpoint { origin, tree_size, root_hash })?;
+        Ok(true)
+    }
+
+    /// Ends in order, after the last signature: brings the tiles to disk, if that is worth it.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn finish(&mut self) -> Result<(), StorageFault> {
+        self.tiles.as_mut().map_or(Ok(()), |tiles| tiles.sync(&self.tree))
+    }
+}
+
+impl<D: Disk> Recovery<D> {
+    /// Makes the tiles those of the log that was just read, up to its newest checkpoint.
+    fn settle_tiles(&mut self, disk: &D, options: &LogOptions) -> Result<(), StorageFault> {
+        let Some(mut tiles) = self.tiles.take() else { return Ok(()) };
+        let size = self.tree.tree_size();
+        if tiles.is_distrusted() {
+            let reader = Reader::open(disk.clone(), &options.verifier, Until::Synced(size))?;
+            tiles = build(disk.clone(), &reader)?;
+        }
+        tiles.compared(&self.checkpoints)?;
+        if self.unsigned_tail_entries() == 0 {
+            tiles.sync(&self.tree)?;
+        }
+        self.tiles = Some(tiles);
+        Ok(())
     }
 }
 
@@ -102,13 +166,15 @@ pub(super) fn recover<D: Disk>(
     let used = drop_unused(disk, &numbers)?;
     let expected =
         Expected { origin: options.origin_hash(), first_index: 0, link: Link::default() };
-    let recovery = Recovery { tree: Frontier::default(), checkpoints, cut: None, records: 0 };
+    let tiles = options.tiles.then(|| Tiles::open(disk.clone())).transpose()?;
+    let recovery =
+        Recovery { tree: Frontier::default(), checkpoints, tiles, cut: None, records: 0 };
     let mut walk = Walk { recovery, expected, last_number: used.checked_sub(1), visit };
     let mut active = None;
     for number in 0..used {
         active = Some(walk.segment(disk, number)?);
     }
-    let Walk { recovery, expected, .. } = walk;
+    let Walk { mut recovery, expected, .. } = walk;
     if let Some(signed) = recovery.checkpoints.newest()
         && signed.tree_size > expected.first_index
     {
@@ -119,6 +185,7 @@ pub(super) fn recover<D: Disk>(
             damage: Damage::EntriesMissing,
         }));
     }
+    recovery.settle_tiles(disk, options)?;
     let tail = Tail { active, next_number: used, next_index: expected.first_index };
     Ok((recovery, tail))
 }
@@ -244,7 +311,7 @@ impl<D: Disk> Walk<'_, D> {
             (self.visit)(Recovered { kind, index, head, body, progress });
             self.recovery.records += 1;
             if kind == RecordKind::Entry {
-                self.recovery.tree.push(leaf_hash(head));
+                self.recovery.integrate(head)?;
                 index += 1;
                 self.check_root()?;
             }

@@ -22,6 +22,7 @@ use super::record::{
     Records, commitment_of_all, states_commitments,
 };
 pub use super::record::{BodyView, RecordView, commitment_of, records};
+use crate::evidence::tile::ENTRY_BYTES_MAX;
 use crate::evidence::{Batch, RecordKind, RecordRef};
 
 /// Length of the segment header, in bytes.
@@ -221,6 +222,9 @@ impl BatchBuffer {
             RecordKind::Entry => (KIND_ENTRY, 0),
             RecordKind::State => (KIND_STATE, 0),
         };
+        if record.kind == RecordKind::Entry && record.head.len() > ENTRY_BYTES_MAX {
+            return Err(Damage::EntryLength);
+        }
         let mut covered = Vec::new();
         let mut body_bytes = 0;
         if let Some(body) = record.body {

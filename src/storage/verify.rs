@@ -121,7 +121,8 @@ struct Walk<'a, D: Disk> {
 impl<D: Disk> Walk<'_, D> {
     fn segments(&mut self, disk: &D, key: &VerifierKey) -> Result<(), ScanFault> {
         let numbers = segment_numbers(disk)?;
-        let options = super::log::LogOptions { verifier: key.clone(), segment_bytes: 0 };
+        let options =
+            super::log::LogOptions { verifier: key.clone(), segment_bytes: 0, tiles: false };
         let origin = options.origin_hash();
         let mut expected = Expected { origin, first_index: 0, link: Link::default() };
         for (number, found) in (0..).zip(&numbers) {

@@ -20,14 +20,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::block::{Collector, FilledBlock};
-use super::checkpoint_store::CheckpointStore;
 use super::disk::Disk;
 use super::fault::StorageFault;
 use super::index::IndexFeed;
 use super::log::{AppendCost, Log, Place};
 use super::recovery::Recovery;
-use crate::evidence::tree::{Frontier, leaf_hash};
-use crate::evidence::{Batch, BatchId, Checkpoint, LogKey, RecordKind, Synced};
+use crate::evidence::{Batch, BatchId, LogKey, RecordKind, Synced};
 
 /// Appends that may wait to be hashed before the writer waits for the tree.
 const INTEGRATE_APPENDS_MAX: usize = 64;
@@ -151,8 +149,7 @@ impl Writer {
     ) -> Result<Self, StorageFault> {
         let stats = WriterStats::default();
         stats.synced_entries.store(log.next_index(), Ordering::Release);
-        let Recovery { tree, checkpoints, .. } = recovery;
-        let signed = checkpoints.newest().map_or(0, |newest| newest.tree_size);
+        let signed = recovery.checkpoints.newest().map_or(0, |newest| newest.tree_size);
         stats.signed_entries.store(signed, Ordering::Release);
         let queue = Mutex::new(Queue::default());
         let shared = Arc::new(Shared { queue, wake: Condvar::new(), options, stats });
@@ -162,15 +159,15 @@ impl Writer {
         if let Some(mut feed) = index {
             index_stop = Some(feed.stop_flag());
             let (to_index, blocks) = sync_channel(INDEX_BLOCKS_MAX);
-            collecting = Some(Collecting { blocks: Collector::new(tree.tree_size()), to_index });
+            collecting =
+                Some(Collecting { blocks: Collector::new(recovery.tree.tree_size()), to_index });
             threads.push(spawn("index", move || {
                 blocks.iter().for_each(|block| feed.take(block));
                 feed.flush();
             })?);
         }
         let (to_tree, integrated) = sync_channel(INTEGRATE_APPENDS_MAX);
-        let mut integrator =
-            Integrator { shared: shared.clone(), tree, checkpoints, key, collecting };
+        let mut integrator = Integrator { shared: shared.clone(), recovery, key, collecting };
         threads.push(spawn("tree", move || {
             let shared = integrator.shared.clone();
             let ran = catch_unwind(AssertUnwindSafe(|| integrator.run(&integrated)));
@@ -348,8 +345,8 @@ struct Collecting {
 /// Keeps the tree over what is on disk, and signs it.
 struct Integrator<D: Disk> {
     shared: Arc<Shared>,
-    tree: Frontier,
-    checkpoints: CheckpointStore<D>,
+    /// The log as the start found it, and all that came since.
+    recovery: Recovery<D>,
     key: LogKey,
     collecting: Option<Collecting>,
 }
@@ -369,11 +366,14 @@ impl<D: Disk> Integrator<D> {
             };
             match received {
                 Ok(appended) => {
-                    self.integrate(&appended);
+                    self.integrate(&appended)?;
                     due = due.or_else(|| Instant::now().checked_add(interval));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.sign(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.sign()?;
+                    return self.recovery.finish();
+                }
             }
             if due.is_some_and(|due| due <= Instant::now()) {
                 self.sign()?;
@@ -382,27 +382,25 @@ impl<D: Disk> Integrator<D> {
         }
     }
 
-    fn integrate(&mut self, appended: &Appended) {
+    fn integrate(&mut self, appended: &Appended) -> Result<(), StorageFault> {
         for (_, batch) in &appended.batches {
             let entries = batch.iter().filter(|record| record.kind == RecordKind::Entry);
             for entry in entries {
-                self.tree.push(leaf_hash(entry.head));
+                self.recovery.integrate(entry.head)?;
                 if let Some(collecting) = &mut self.collecting {
                     collecting.blocks.add(entry.head, appended.place);
                 }
             }
         }
+        Ok(())
     }
 
     /// Signs the tree, if it grew. All of it is on disk: batches arrive here after their sync.
     fn sign(&mut self) -> Result<(), StorageFault> {
-        let tree_size = self.tree.tree_size();
-        if self.checkpoints.newest().map_or(0, |newest| newest.tree_size) == tree_size {
+        if !self.recovery.sign(&self.key)? {
             return Ok(());
         }
-        let origin = self.key.verifier().name().to_owned();
-        let root_hash = self.tree.root();
-        self.checkpoints.publish(&self.key, Checkpoint { origin, tree_size, root_hash })?;
+        let tree_size = self.recovery.tree.tree_size();
         self.shared.stats.signed_entries.store(tree_size, Ordering::Release);
         self.shared.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
         // The index never speaks of entries that no checkpoint covers.

@@ -431,6 +431,25 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn make_dir(&self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove_dir(&self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let accident = state.operation(Op::Sync)?;
+        if state.lies_about.is_none() && accident.is_none_or(Accident::is_done) {
+            state.inodes.iter_mut().for_each(Inode::sync);
+            state.pending.clear();
+            state.durable_names = state.names.clone();
+        }
+        accident.map_or(Ok(()), |accident| Err(accident.error()))
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let state = self.state();
         let prefix = format!("{path}/");

@@ -25,6 +25,8 @@ mod tamper;
 #[cfg(test)]
 mod threads;
 #[cfg(test)]
+mod tiles;
+#[cfg(test)]
 mod unfound;
 #[cfg(test)]
 mod witness;

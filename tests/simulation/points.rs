@@ -311,7 +311,11 @@ fn new_world() -> World {
 }
 
 fn options(world: &World) -> LogOptions {
-    LogOptions { verifier: world.key.verifier().clone(), segment_bytes: SEGMENT_BYTES }
+    LogOptions {
+        verifier: world.key.verifier().clone(),
+        segment_bytes: SEGMENT_BYTES,
+        tiles: false,
+    }
 }
 
 /// What the writer does with one append, and the integrator with its entries.

@@ -380,7 +380,7 @@ impl Plant {
 /// last append: as if what they are about had not waited for them.
 fn open(world: &World, now: Now, seed: u64, lost: Option<(u8, usize)>) -> (Log<SimDisk>, Broker) {
     let verifier = world.key.verifier().clone();
-    let options = LogOptions { verifier, segment_bytes: 1 << 15 };
+    let options = LogOptions { verifier, segment_bytes: 1 << 15, tiles: false };
     let empty = || Replay::new(settings(seed), now);
     if lost.is_none() {
         // One may have been taken while the broker ran, or the power went in the middle of it.
@@ -531,7 +531,8 @@ fn the_same_check_fails_when_nothing_waits_for_its_record() {
 fn a_damaged_snapshot_is_of_no_use() {
     let world = World::new(7);
     let now = Now { instant: Instant::from_nanos(1 << 60), unix: UnixNanos::from_seconds(1) };
-    let options = LogOptions { verifier: world.key.verifier().clone(), segment_bytes: 1 << 12 };
+    let options =
+        LogOptions { verifier: world.key.verifier().clone(), segment_bytes: 1 << 12, tiles: false };
     let (mut log, _) = Log::open(world.disk.clone(), options.clone(), &mut |_| {}).unwrap();
     let empty = || Replay::new(settings(1), now);
     let mut broker = empty().finish(now);

@@ -293,7 +293,7 @@ impl Device {
 /// window were only in memory.
 fn open(world: &World, now: Now, seed: u64, forgets: bool) -> (Log<SimDisk>, Broker, Vec<String>) {
     let verifier = world.key.verifier().clone();
-    let options = LogOptions { verifier, segment_bytes: 1 << 15 };
+    let options = LogOptions { verifier, segment_bytes: 1 << 15, tiles: false };
     let empty = || Replay::new(settings(seed), now);
     if !forgets && seed.is_multiple_of(2) {
         take(&world.disk, &options, &empty).unwrap();

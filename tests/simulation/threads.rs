@@ -30,7 +30,8 @@ fn start<D: Disk>(
     options: WriterOptions,
     feed: Option<IndexFeed<D>>,
 ) -> (Writer, Released) {
-    let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+    let log =
+        LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20, tiles: true };
     let (log, recovery) = Log::open(disk, log, &mut |_| {}).unwrap();
     let (released, synced) = channel();
     let hooks = WriterHooks {
@@ -164,7 +165,8 @@ fn the_queue_has_a_bound_and_a_failed_log_releases_nothing_more() {
 
 #[test]
 fn a_full_queue_takes_no_more_until_the_next_release() {
-    let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+    let log =
+        LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20, tiles: true };
     let (log, recovery) = Log::open(SimDisk::new(2), log, &mut |_| {}).unwrap();
     let (in_hook, entered) = channel();
     let (go_on, gate) = channel::<()>();
@@ -217,7 +219,8 @@ fn the_index_never_speaks_of_entries_that_a_power_loss_took() {
         let promised = fill_until_it_fails(&writer, &released, BLOCK_ENTRIES);
         writer.stop().unwrap_err();
         disk.crash_keeping(Kept::Nothing);
-        let log = LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20 };
+        let log =
+            LogOptions { verifier: key().verifier().clone(), segment_bytes: 1 << 20, tiles: true };
         let (log, recovery) = Log::open(disk.clone(), log, &mut |_| {}).unwrap();
         let signed = recovery.checkpoints.newest().map_or(0, |newest| newest.tree_size);
         let (applied, left) = (index.applied_upto().unwrap(), log.next_index());

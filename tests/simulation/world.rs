@@ -80,7 +80,7 @@ impl World {
     /// Starts the log; the records that it found.
     pub(crate) fn open(&self) -> Result<(Up, Vec<Record>), StorageFault> {
         let verifier = self.key.verifier().clone();
-        let options = LogOptions { verifier, segment_bytes: self.segment_bytes };
+        let options = LogOptions { verifier, segment_bytes: self.segment_bytes, tiles: false };
         let mut found = Vec::new();
         let (log, recovery) = Log::open(self.disk.clone(), options, &mut |record| {
             let body = record.body.map(|body| body.payload.to_vec());

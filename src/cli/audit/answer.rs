@@ -20,9 +20,9 @@ use crate::mqtt::{TopicError, TopicFilter, TopicName};
 use crate::schema::Schemas;
 use crate::server::admin::{LogFilter, LogOrder, LogRequest};
 use crate::storage::index::IndexFault;
-use crate::storage::reader::ProveError;
 use crate::storage::{
-    Entry, Found, Index, Order, Outcome, Query, Reader, RealDisk, StorageFault, Until, find, search,
+    Entry, Found, Index, Order, Outcome, ProveError, Query, Reader, RealDisk, StorageFault, Until,
+    find, search,
 };
 use crate::time::UnixNanos;
 
@@ -366,7 +366,8 @@ mod tests {
     fn reader(directory: &std::path::Path) -> LogReader {
         let key = LogKey::from_seed("n/log", &[7; 32]).unwrap();
         let verifier = key.verifier().clone();
-        let options = LogOptions { verifier: verifier.clone(), segment_bytes: 1 << 20 };
+        let options =
+            LogOptions { verifier: verifier.clone(), segment_bytes: 1 << 20, tiles: true };
         let (mut log, mut recovery) =
             Log::open(RealDisk::new(directory), options, &mut |_| {}).unwrap();
         for (number, who) in [(0, "device/a"), (1, "device/b")] {

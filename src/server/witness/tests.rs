@@ -40,7 +40,11 @@ struct Growing {
 
 impl Growing {
     fn open(dir: &Path, salt: u64) -> Self {
-        let options = LogOptions { verifier: log_key().verifier().clone(), segment_bytes: 1 << 20 };
+        let options = LogOptions {
+            verifier: log_key().verifier().clone(),
+            segment_bytes: 1 << 20,
+            tiles: true,
+        };
         let (log, recovery) = Log::open(RealDisk::new(dir), options, &mut |_| {}).unwrap();
         Self { log, recovery, salt }
     }

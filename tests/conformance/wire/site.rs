@@ -228,7 +228,7 @@ fn log_key() -> LogKey {
 }
 
 fn log_options(key: &LogKey) -> LogOptions {
-    LogOptions { verifier: key.verifier().clone(), segment_bytes: 1 << 20 }
+    LogOptions { verifier: key.verifier().clone(), segment_bytes: 1 << 20, tiles: true }
 }
 
 fn pem(credential: &Credential) -> (Pem<'_>, Pem<'_>) {
