@@ -7,6 +7,7 @@ use std::io::IsTerminal as _;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::cli::audit::answer::AnswerFault;
+use crate::cli::audit::stamps::StampFailure;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
 use crate::cli::receipt::ReceiptFailure;
@@ -98,6 +99,10 @@ pub enum CliFailure {
     #[error("--days {0} is outside 1 to {END_ENTITY_DAYS_MAX}")]
     #[diagnostic(help("short lives limit what a stolen key is good for; the profile says 30"))]
     Days(u32),
+    /// A time-stamp.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Stamp(#[from] StampFailure),
     /// `avow witness`.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -251,6 +256,7 @@ impl CliFailure {
             ) if fault.is_damage() => 1,
             Self::Server(fault) => fault.exit_code(),
             Self::Witness(failure) => failure.exit_code(),
+            Self::Stamp(failure) => failure.exit_code(),
             #[cfg(feature = "demo")]
             Self::Demo(_) => 2,
             Self::Config(_)

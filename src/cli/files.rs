@@ -88,6 +88,19 @@ pub(super) fn read(path: &Path) -> Result<String, FileFault> {
     Ok(text)
 }
 
+/// Reads a small file.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, FileFault> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    let length = read.map_err(io("read", path))?;
+    if length as u64 > FILE_BYTES_MAX {
+        Err(FileFault::TooLarge(path.to_owned()))
+    } else {
+        Ok(bytes)
+    }
+}
+
 /// Reads a small file as text; `None` if there is none.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, FileFault> {
     match read(path) {

@@ -288,7 +288,7 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     pem + &format!("-----END {label}-----\n")
 }
 
-fn sha256(bytes: &[u8]) -> aws_lc_rs::digest::Digest {
+pub(super) fn sha256(bytes: &[u8]) -> aws_lc_rs::digest::Digest {
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes)
 }
 

@@ -18,6 +18,7 @@ pub mod statement;
 mod synced;
 pub mod tile;
 pub mod tile_proof;
+pub mod timestamp;
 pub mod tree;
 pub mod verdict;
 pub mod window;

@@ -5,8 +5,9 @@
 //! hold the promise of the log, [`refusals`] is bad input of every kind, [`starting`] is what
 //! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
 //! those without a certificate, [`proxy`] the one behind a proxy, [`privacy`] what
-//! the log tells of people, [`reading`] what one can ask of it, [`witness`] what others sign of it,
-//! [`full_disk`] and [`clock`] what a machine does to it, [`demo`] is the command of the README.
+//! the log tells of people, [`reading`] what one can ask of it, [`witness`] and [`timestamp`] what
+//! others sign of it, [`full_disk`] and [`clock`] what a machine does to it, [`demo`] is the command of
+//! the README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
@@ -42,6 +43,8 @@ mod starting;
 mod strangers;
 #[cfg(test)]
 mod tampering;
+#[cfg(test)]
+mod timestamp;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

@@ -8,15 +8,19 @@ mod export;
 mod filter;
 mod print;
 mod read;
+pub(super) mod stamps;
 mod stats;
 mod timeline;
+mod timestamp;
 mod verify;
+mod vouched;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::filter::FilterArguments;
+use self::timestamp::TimestampVerb;
 use super::privacy::who_is::{self, WhoIsArguments};
 use super::{Answer, CliFailure};
 
@@ -40,6 +44,9 @@ pub(super) enum AuditVerb {
     Prove(ProveArguments),
     /// Ask who stands behind a pseudonym, or what somebody's pseudonym is (exit 0 or 1)
     WhoIs(WhoIsArguments),
+    /// Have an authority say when a checkpoint existed (RFC 3161)
+    #[command(subcommand)]
+    Timestamp(TimestampVerb),
     /// Build the query index again from the log
     Reindex,
     /// Make the key that signs receipts, where there is none yet
@@ -51,6 +58,9 @@ pub(super) struct VerifyArguments {
     /// Verifier key that the checkpoints must be signed with [default: DIR/log.vkey]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// PEM of the CA of time-stamps [default: the one that each was attached with]
+    #[arg(long, value_name = "FILE")]
+    tsa_ca: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -132,6 +142,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
+        AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),
         AuditVerb::Reindex => read::reindex(dir),
         AuditVerb::ReceiptKey => super::receipt::make(dir),
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::VerifyArguments;
+use super::vouched::{self, Vouched};
 use crate::cli::plant::hex;
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, Tone, paint};
@@ -27,7 +28,12 @@ pub(super) fn run(dir: &Path, arguments: &VerifyArguments) -> Result<Answer, Cli
             Ok(Answer::No)
         }
         Ok(report) => {
-            good(&report, key.name(), arguments.json);
+            let vouched = vouched::check(&config, &key, arguments.tsa_ca.as_deref())?;
+            if let Some(damage) = &vouched.damage {
+                not_whole(damage, arguments.json);
+                return Ok(Answer::No);
+            }
+            good(&report, &vouched, key.name(), arguments.json);
             Ok(Answer::Yes)
         }
         Err(VerifyFault::Defect(defect)) => {
@@ -42,7 +48,7 @@ pub(super) fn run(dir: &Path, arguments: &VerifyArguments) -> Result<Answer, Cli
     }
 }
 
-fn good(report: &VerifyReport, origin: &str, as_json: bool) {
+fn good(report: &VerifyReport, vouched: &Vouched, origin: &str, as_json: bool) {
     let root = report.checkpoint.as_ref().map(|checkpoint| hex(&checkpoint.root_hash));
     let tail_defect = report.tail_defect.as_ref().map(ToString::to_string);
     if as_json {
@@ -57,6 +63,8 @@ fn good(report: &VerifyReport, origin: &str, as_json: bool) {
             "segments": report.segments,
             "checkpoints": report.checkpoints,
             "root_hash": root,
+            "cosigned": vouched.cosigned,
+            "timestamps": vouched.stamps,
         }));
     }
     let mut lines = vec![format!(
@@ -76,6 +84,7 @@ fn good(report: &VerifyReport, origin: &str, as_json: bool) {
             lines.push(format!("unsigned tail: {unsigned} entries, and behind them: {defect}"));
         }
     }
+    lines.extend(vouched.lines.iter().cloned());
     show::line(&lines.join("\n"));
 }
 
