@@ -104,6 +104,17 @@ impl Broker {
         &self.pki
     }
 
+    /// The origin of Avow's log.
+    pub(crate) fn origin(&self) -> Result<String, Failure> {
+        let path = self.scratch.path().join("plant/avow.toml");
+        let config = fs::read_to_string(path).map_err(io("read avow.toml"))?;
+        let lines = config.lines().filter_map(|line| line.split_once(" = "));
+        let origin = lines.into_iter().find(|(name, _)| *name == "origin");
+        origin
+            .map(|(_, value)| value.trim_matches('"').to_owned())
+            .ok_or(Failure::NoField("origin"))
+    }
+
     pub(crate) const fn process(&self) -> &Process {
         &self.process
     }

@@ -16,6 +16,10 @@ pub(crate) enum Failure {
     Authority(#[from] AuthorityFault),
     #[error("certificate profiles: {0}")]
     Profile(#[from] ProfileFault),
+    #[error("a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("a statement: {0}")]
+    Statement(#[from] avow_signer::SignError),
     #[error("the PEM in {0} is not what it should be")]
     Pem(&'static str),
     #[error("{program} {verb} failed: {stderr}")]

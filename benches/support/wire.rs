@@ -46,6 +46,25 @@ pub(crate) fn publish(topic: &str, packet_id: Option<u16>, payload: &[u8]) -> Ve
     packet(if packet_id.is_some() { PUBLISH | 2 } else { PUBLISH }, &body)
 }
 
+/// PUBLISH at QoS 1 with one user property.
+pub(crate) fn publish_with(
+    topic: &str,
+    packet_id: u16,
+    (name, value): (&str, &str),
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut property = vec![0x26];
+    text(&mut property, name);
+    text(&mut property, value);
+    let mut body = Vec::new();
+    text(&mut body, topic);
+    body.extend_from_slice(&packet_id.to_be_bytes());
+    push_length(&mut body, property.len());
+    body.extend_from_slice(&property);
+    body.extend_from_slice(payload);
+    packet(PUBLISH | 2, &body)
+}
+
 fn text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
@@ -53,7 +72,13 @@ fn text(out: &mut Vec<u8>, text: &str) {
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
-    let mut rest = body.len();
+    push_length(&mut out, body.len());
+    out.extend_from_slice(body);
+    out
+}
+
+/// A Variable Byte Integer.
+fn push_length(out: &mut Vec<u8>, mut rest: usize) {
     loop {
         let low = u8::try_from(rest & 0x7f).unwrap_or(0);
         rest >>= 7;
@@ -62,8 +87,6 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    out.extend_from_slice(body);
-    out
 }
 
 /// One packet from the front of `bytes`: its first byte, its body, and what follows. Nothing

@@ -19,6 +19,9 @@ use crate::evidence::{Verified, VerifyJob};
 /// waits for the last no longer than some hundred microseconds.
 const JOBS_AT_ONCE: usize = 8;
 
+/// How much less urgent these threads are than those of sockets.
+const NICENESS: i32 = 5;
+
 /// A signature to be checked, and for whom.
 pub(super) type Job = (ConnectionId, VerifyJob);
 
@@ -86,6 +89,9 @@ impl Queue {
     }
 
     fn serve(&self, shards: &Shards) {
+        // Of this thread alone: where processors are few, sockets come first. Without the right to
+        // do so it is as urgent as the others.
+        let _ = rustix::process::nice(NICENESS);
         let mut taken = Vec::new();
         while self.take(&mut taken) {
             let mut verdicts: Vec<(u16, Vec<(ConnectionId, Verified)>)> = Vec::new();
