@@ -58,6 +58,7 @@ use effect::Effect;
 use ledger::{Closed, Ledger};
 use publish::Held;
 
+use crate::evidence::chain::Chains;
 use crate::evidence::{DecisionIds, Synced, Windows};
 use crate::identity::Identity;
 use crate::limits::Limits;
@@ -98,6 +99,8 @@ pub struct Broker {
     sequences: Sequences,
     /// Which signed messages were seen.
     windows: Windows,
+    /// Which messages wait for a signature of their devices.
+    chains: Chains,
     gaps: publish::Gaps,
     /// The next signature to be checked.
     next_ticket: u64,
@@ -147,6 +150,7 @@ impl Broker {
             refusals: record::RefusalCounts::default(),
             sequences: settings.schemas.sequences(&settings.seed),
             windows: Windows::default(),
+            chains: Chains::default(),
             gaps: publish::Gaps::default(),
             next_ticket: 0,
             began_verifying: None,

@@ -9,6 +9,7 @@
 //! its client is told are in files of their own.
 
 mod answer;
+mod cover;
 mod entry;
 mod retain;
 mod signed;
@@ -26,6 +27,7 @@ use super::Broker;
 use super::effect::{AcceptedPublish, Acknowledge, Effect};
 use super::input::ConnectionId;
 use super::output::Output;
+use crate::evidence::chain::COVER_TOPIC;
 use crate::evidence::{Attested, Recorded, Statement, Synced};
 use crate::limits::{Admission, Admitted};
 use crate::mqtt::{Publish, QoS, ReasonCode, TopicName, Violation};
@@ -46,6 +48,9 @@ impl Broker {
             Ok(None) => return,
             Err(violation) => return self.violate(now, id, &violation),
         };
+        if received.topic().as_str() == COVER_TOPIC {
+            return self.take_cover(now, (id, session), received);
+        }
         let conforming = match self.judge(now, received) {
             Ok((conforming, pause)) => {
                 self.slow_down(now, id, pause);

@@ -54,11 +54,22 @@ pub struct StatementBounds {
     /// Most devices whose sequence numbers are remembered. They are never forgotten: each takes
     /// some 3 KiB.
     pub signers_max: u32,
+    /// Most messages of all devices that wait for a cover; each takes some 60 bytes.
+    pub links_max: u32,
+    /// How long a message may wait for its cover before a rule that says `batched` takes no more of
+    /// its device; in seconds.
+    pub cover_within_seconds: u32,
 }
 
 impl Default for StatementBounds {
     fn default() -> Self {
-        Self { audience: "plant".into(), clock_seconds: 300, signers_max: 65_536 }
+        Self {
+            audience: "plant".into(),
+            clock_seconds: 300,
+            signers_max: 65_536,
+            links_max: 1 << 20,
+            cover_within_seconds: 600,
+        }
     }
 }
 

@@ -122,12 +122,7 @@ impl Serving {
                 key: Some(keys.newest(clock.now().unix)?.key),
             },
             about: config.about.clone(),
-            statements: StatementBounds {
-                audience: Arc::from(config.evidence.origin.as_str()),
-                clock_seconds: u32::try_from(config.evidence.device_clock_tolerance.as_secs())
-                    .unwrap_or(u32::MAX),
-                signers_max: config.evidence.signers_max,
-            },
+            statements: statement_bounds(config),
             config_sha256: digest(&SHA256, config_text.as_bytes())
                 .as_ref()
                 .first_chunk()
@@ -326,6 +321,19 @@ impl Progress {
             tracing::info!(records, per_second, percent, "reading the log");
             (self.told, self.records) = (now, records);
         }
+    }
+}
+
+/// What is asked of devices that sign.
+fn statement_bounds(config: &Config) -> StatementBounds {
+    StatementBounds {
+        audience: Arc::from(config.evidence.origin.as_str()),
+        clock_seconds: u32::try_from(config.evidence.device_clock_tolerance.as_secs())
+            .unwrap_or(u32::MAX),
+        signers_max: config.evidence.signers_max,
+        links_max: config.evidence.links_max,
+        cover_within_seconds: u32::try_from(config.evidence.cover_within.as_secs())
+            .unwrap_or(u32::MAX),
     }
 }
 

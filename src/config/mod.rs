@@ -215,6 +215,10 @@ pub struct Evidence {
     pub on_evidence_failure: OnEvidenceFailure,
     /// How far the time of a device's statement may be from ours.
     pub device_clock_tolerance: Duration,
+    /// How long a message may wait for the signature over its batch.
+    pub cover_within: Duration,
+    /// Most messages that wait for such a signature.
+    pub links_max: u32,
     /// Most devices that may sign their messages.
     pub signers_max: u32,
     /// Threads that check signatures; none: as many as suit the machine.

@@ -339,6 +339,8 @@ const EVIDENCE: &[&str] = &[
     "backlog_entries_max",
     "on_evidence_failure",
     "device_clock_tolerance",
+    "cover_within",
+    "links_max",
     "signers_max",
     "verify_threads",
     "witness",
@@ -382,6 +384,12 @@ fn evidence(
             millis(300_000),
             millis(1_000)..=millis(86_400_000),
         ),
+        cover_within: s.duration(
+            "cover_within",
+            millis(600_000),
+            millis(1_000)..=millis(86_400_000),
+        ),
+        links_max: narrow(s.count("links_max", 1 << 20, 1_024..=1 << 26)),
         signers_max: narrow(s.count("signers_max", 65_536, 1..=10_000_000)),
         verify_threads: usize::try_from(s.count("verify_threads", 0, 0..=64))
             .ok()

@@ -181,11 +181,19 @@ fn bounds_hold_at_the_edge_and_one_past_it() {
     assert!(Config::parse(&with("\"1 MiB\""), "f", Path::new("/")).is_ok());
     assert!(problems(&with("16777217")).contains("outside 1 KiB to 16 MiB"));
     let with = |field: &str| format!("{LEAST}[evidence]\n{field}\n");
-    for right in ["device_clock_tolerance = \"1d\"", "signers_max = 1", "verify_threads = 64"] {
+    for right in [
+        "device_clock_tolerance = \"1d\"",
+        "cover_within = \"1s\"",
+        "links_max = 1024",
+        "signers_max = 1",
+        "verify_threads = 64",
+    ] {
         assert!(Config::parse(&with(right), "f", Path::new("/")).is_ok(), "{right}");
     }
     for (wrong, why) in [
         ("device_clock_tolerance = \"999ms\"", "`device_clock_tolerance`"),
+        ("cover_within = \"999ms\"", "`cover_within`"),
+        ("links_max = 1023", "`links_max` must be 1024 to 67108864"),
         ("signers_max = 0", "`signers_max` must be 1 to 10000000"),
         ("verify_threads = 65", "`verify_threads` must be 0 to 64"),
     ] {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Conforming ─► examine ─► no statement, none asked for ──────────────────────────► Attested, A0
+//!                        ├► a link ─► not in its chain ─────────────────────────────► Attested, A0, to be covered
 //!                        └► Unverified + VerifyJob ═ any thread ═ Verified ─► attest ─► Attested, A2
 //! ```
 //!
@@ -10,8 +11,10 @@
 //! else can move it. The invariant: a message with a statement is attested only by the verdict on
 //! its own job, and only if its window had not seen it.
 
+use super::chain::{ChainBounds, Chains, Link, Linking, link_digest};
 use super::statement::{Binding, STATEMENT_PROPERTY, Statement, Verified, VerifyJob};
 use super::window::{Sequence, Sighting, Windows};
+use super::{SALT_BYTES, commitment};
 use crate::identity::DeviceKey;
 use crate::mqtt::Publish;
 use crate::policy::{ClockRule, EvidenceRule};
@@ -25,6 +28,16 @@ use crate::time::UnixNanos;
 pub struct Attested {
     conforming: Conforming,
     origin: Option<Box<Origin>>,
+    link: Option<Box<LinkOrigin>>,
+}
+
+/// Where a message stands in a batch that its device will sign for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkOrigin {
+    link: Link,
+    c: [u8; 32],
+    digest: [u8; 32],
+    missing: u64,
 }
 
 /// What a device's own statement says of a message, checked.
@@ -55,6 +68,8 @@ pub enum Examined {
     Attested(Attested),
     /// This is to be checked; [`Unverified::attest`] takes the verdict.
     Unverified(Box<Unverified>, VerifyJob),
+    /// It was linked before: a resend, to be answered as the first was, and to go nowhere.
+    Relinked(Conforming, Sequence),
 }
 
 /// What a verdict came to.
@@ -106,8 +121,10 @@ impl Attested {
     /// If its rule asks for one.
     pub fn asserted(conforming: Conforming) -> Result<Self, Box<Unattested>> {
         match conforming.admitted().authorized().evidence_rule() {
-            EvidenceRule::Asserted | EvidenceRule::Batched => Ok(Self { conforming, origin: None }),
-            EvidenceRule::Signed => Err(refuse(conforming, StatementRefusal::Missing, None)),
+            EvidenceRule::Asserted => Ok(Self { conforming, origin: None, link: None }),
+            EvidenceRule::Batched | EvidenceRule::Signed => {
+                Err(refuse(conforming, StatementRefusal::Missing, None))
+            }
         }
     }
 
@@ -118,12 +135,13 @@ impl Attested {
     pub fn examine(
         conforming: Conforming,
         around: &Surroundings<'_>,
+        (chains, bounds): (&Chains, ChainBounds),
     ) -> Result<Examined, Box<Unattested>> {
         let authorized = conforming.admitted().authorized();
         let received = authorized.received();
         let statement = match find(received) {
             Ok(Some(statement)) => statement,
-            Ok(None) => return Self::asserted(conforming).map(Examined::Attested),
+            Ok(None) => return Self::link(conforming, around, (chains, bounds)),
             Err(refusal) => return Err(refuse(conforming, refusal, None)),
         };
         if let Err(refusal) = statement.bind(&binding(received, around)) {
@@ -147,9 +165,50 @@ impl Attested {
         Ok(Examined::Unverified(Box::new(unverified), job))
     }
 
+    /// A message that its device will sign for, or one that it will not.
+    fn link(
+        conforming: Conforming,
+        around: &Surroundings<'_>,
+        (chains, bounds): (&Chains, ChainBounds),
+    ) -> Result<Examined, Box<Unattested>> {
+        let authorized = conforming.admitted().authorized();
+        let received = authorized.received();
+        let publish = received.publish();
+        let link = match Link::find(publish) {
+            Ok(Some(link)) => link,
+            Ok(None) => return Self::asserted(conforming).map(Examined::Attested),
+            Err(refusal) => return Err(refuse(conforming, refusal, None)),
+        };
+        let identity = received.author().identity();
+        match authorized.evidence_rule() {
+            EvidenceRule::Asserted => {}
+            EvidenceRule::Batched if chains.is_overdue(identity, around.now, bounds) => {
+                return Err(refuse(conforming, StatementRefusal::Uncovered, None));
+            }
+            EvidenceRule::Batched => {}
+            EvidenceRule::Signed => return Self::asserted(conforming).map(Examined::Attested),
+        }
+        let c = commitment(&link.salt, &publish.payload);
+        let manner = (publish.qos, publish.retain);
+        let digest = link_digest(link.sequence.seq, manner, received.topic(), &c);
+        match chains.judge(identity, link.sequence, &digest, bounds) {
+            Ok(Linking::New { missing }) => {
+                let link = Some(Box::new(LinkOrigin::new(link, c, digest, missing)));
+                Ok(Examined::Attested(Self { conforming, origin: None, link }))
+            }
+            Ok(Linking::Resend) => Ok(Examined::Relinked(conforming, link.sequence)),
+            Err(refusal) => Err(refuse(conforming, refusal, None)),
+        }
+    }
+
     /// The message, with everything that was decided before.
     pub fn conforming(&self) -> &Conforming {
         &self.conforming
+    }
+
+    /// Where it stands in a batch; none if its device will not sign for it, or has.
+    pub fn linked(&self) -> Option<&LinkOrigin> {
+        self.link.as_deref()
     }
 
     /// What its device signed; none if it rests on the broker's word.
@@ -163,6 +222,38 @@ impl Attested {
             None => "A0",
             Some(_) => "A2",
         }
+    }
+}
+
+impl LinkOrigin {
+    /// A message that its chain has not seen.
+    pub fn new(link: Link, c: [u8; 32], digest: [u8; 32], missing: u64) -> Self {
+        Self { link, c, digest, missing }
+    }
+
+    /// Which message of its device it is.
+    pub fn sequence(&self) -> Sequence {
+        self.link.sequence
+    }
+
+    /// Salt of its commitment.
+    pub fn salt(&self) -> &[u8; SALT_BYTES] {
+        &self.link.salt
+    }
+
+    /// Its commitment.
+    pub fn commitment(&self) -> &[u8; 32] {
+        &self.c
+    }
+
+    /// What it adds to the chain.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Numbers left out right before it.
+    pub fn missing(&self) -> u64 {
+        self.missing
     }
 }
 
@@ -227,7 +318,7 @@ impl Unverified {
             Ok(Sighting::Fresh { missing, late }) => {
                 (origin.missing, origin.late) = (missing, late);
                 windows.enter(&identity, sequence, c, None);
-                Ok(Resolved::Attested(Attested { conforming, origin: Some(origin) }))
+                Ok(Resolved::Attested(Attested { conforming, origin: Some(origin), link: None }))
             }
             Ok(Sighting::Resend { first }) => Ok(Resolved::Resent { conforming, sequence, first }),
             Err(refusal) => Err(refuse(conforming, refusal, Some(origin))),

@@ -6,8 +6,10 @@
 
 mod attested;
 mod batch;
+pub mod chain;
 pub mod checkpoint;
 pub mod cosignature;
+mod covered;
 mod entry;
 mod note;
 pub mod proof;
@@ -25,16 +27,19 @@ pub mod window;
 pub mod witness;
 pub mod witness_policy;
 
-pub use attested::{Attested, Examined, Origin, Resolved, Surroundings, Unattested, Unverified};
+pub use attested::{
+    Attested, Examined, LinkOrigin, Origin, Resolved, Surroundings, Unattested, Unverified,
+};
 pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
 pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
 pub use cosignature::{WitnessKey, WitnessVerifierKey};
+pub use covered::{CoverSigned, Examination, RefusedCover, UnverifiedCover};
 pub use entry::{Decision, DecisionIds, ENTRY_VERSION, EntryType, EntryWriter, commitment};
 pub use proof::TlogProof;
 pub use pseudonym::{PSEUDONYM_KEY_BYTES, Privacy, PseudonymKey, Shown, pseudonym_key_id};
 pub use receipt::{Receipt, ReceiptKey, ReceiptSigner};
 pub use recorded::Recorded;
-pub use statement::{STATEMENT_PROPERTY, Statement, Verified, VerifyJob};
+pub use statement::{Cover, STATEMENT_PROPERTY, Statement, Verified, VerifyJob};
 pub use synced::Synced;
 pub use window::{Sequence, Windows};
 pub use witness_policy::WitnessPolicy;

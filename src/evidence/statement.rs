@@ -9,12 +9,14 @@
 //! and the connection do.
 
 mod cbor;
+mod cover;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
 use self::cbor::Reader;
+pub use self::cover::{COVER_TYPE, Cover};
 use super::{SALT_BYTES, commitment};
 use crate::identity::{DeviceKey, KeyKind};
 use crate::mqtt::QoS;
@@ -164,24 +166,7 @@ impl Statement {
 
     /// The bytes that are signed: `Sig_structure` of RFC 9052, section 4.4.
     pub fn to_be_signed(&self) -> Vec<u8> {
-        const BEGIN: &[u8] = b"\x84\x6ASignature1";
-        let length = self.protected.len();
-        let mut out = Vec::with_capacity(BEGIN.len() + length + 38);
-        out.extend_from_slice(BEGIN);
-        // The head of the protected header, a bstr. It was read from one, so it is short.
-        match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(length @ 0..=23), _) => out.push(0x40 | length),
-            (Ok(length), _) => out.extend_from_slice(&[0x58, length]),
-            (Err(_), length) => {
-                out.push(0x59);
-                out.extend_from_slice(&length.unwrap_or(u16::MAX).to_be_bytes());
-            }
-        }
-        out.extend_from_slice(&self.protected);
-        // Nothing is added from outside, and the payload is C: a bstr of 32.
-        out.extend_from_slice(&[0x40, 0x58, 32]);
-        out.extend_from_slice(&self.commitment);
-        out
+        sig_structure(&self.protected, &self.commitment)
     }
 
     /// The work of checking the signature under `key`. `ticket` comes back with the verdict.
@@ -290,26 +275,14 @@ fn read_unprotected(r: &mut Reader<'_>) -> Result<([u8; SALT_BYTES], Option<Byte
 fn read_protected(protected: &Bytes) -> Result<(KeyKind, [u8; 32], Claims), R> {
     let mut r = Reader::new(protected);
     expect_pairs(&mut r, 6)?;
-    expect_label(&mut r, 1)?;
-    let kind = match r.label().ok_or(R::Malformed)? {
-        ALG_ES256 => KeyKind::P256,
-        ALG_EDDSA => KeyKind::Ed25519,
-        _ => return Err(R::Algorithm),
-    };
+    let kind = read_algorithm(&mut r)?;
     expect_label(&mut r, 15)?;
     let claims = read_claims(&mut r)?;
     expect_label(&mut r, 16)?;
     if r.text().ok_or(R::Malformed)? != MESSAGE_TYPE {
         return Err(R::Type);
     }
-    expect_label(&mut r, 34)?;
-    if r.array().ok_or(R::Malformed)? != 2 {
-        return Err(R::Malformed);
-    }
-    if r.label().ok_or(R::Malformed)? != ALG_SHA256 {
-        return Err(R::Type);
-    }
-    let x5t = r.array_of().ok_or(R::Malformed)?;
+    let x5t = read_x5t(&mut r)?;
     for (label, value) in [(258, ALG_SHA256), (259, OCTET_STREAM)] {
         expect_label(&mut r, label)?;
         if r.label().ok_or(R::Malformed)? != value {
@@ -317,6 +290,49 @@ fn read_protected(protected: &Bytes) -> Result<(KeyKind, [u8; 32], Claims), R> {
         }
     }
     if r.is_at_end() { Ok((kind, x5t, claims)) } else { Err(R::Malformed) }
+}
+
+fn read_algorithm(r: &mut Reader<'_>) -> Result<KeyKind, R> {
+    expect_label(r, 1)?;
+    match r.label().ok_or(R::Malformed)? {
+        ALG_ES256 => Ok(KeyKind::P256),
+        ALG_EDDSA => Ok(KeyKind::Ed25519),
+        _ => Err(R::Algorithm),
+    }
+}
+
+/// The SHA-256 of the certificate.
+fn read_x5t(r: &mut Reader<'_>) -> Result<[u8; 32], R> {
+    expect_label(r, 34)?;
+    if r.array().ok_or(R::Malformed)? != 2 {
+        return Err(R::Malformed);
+    }
+    if r.label().ok_or(R::Malformed)? != ALG_SHA256 {
+        return Err(R::Type);
+    }
+    r.array_of().ok_or(R::Malformed)
+}
+
+/// `Sig_structure` of RFC 9052, section 4.4, over a payload of 32 bytes.
+fn sig_structure(protected: &[u8], payload: &[u8; 32]) -> Vec<u8> {
+    const BEGIN: &[u8] = b"\x84\x6ASignature1";
+    let length = protected.len();
+    let mut out = Vec::with_capacity(BEGIN.len() + length + 38);
+    out.extend_from_slice(BEGIN);
+    // The head of the protected header, a bstr. It was read from one, so it is short.
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ 0..=23), _) => out.push(0x40 | length),
+        (Ok(length), _) => out.extend_from_slice(&[0x58, length]),
+        (Err(_), length) => {
+            out.push(0x59);
+            out.extend_from_slice(&length.unwrap_or(u16::MAX).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(protected);
+    // Nothing is added from outside, and the payload is a bstr of 32.
+    out.extend_from_slice(&[0x40, 0x58, 32]);
+    out.extend_from_slice(payload);
+    out
 }
 
 fn read_claims(r: &mut Reader<'_>) -> Result<Claims, R> {

@@ -30,7 +30,7 @@ pub enum StatementRefusal {
     Audience,
     /// QoS or RETAIN are not those of the PUBLISH.
     Manner,
-    /// What was signed is not the hash of salt and payload.
+    /// What was signed is not the hash of salt and payload, or not the head over the batch.
     Commitment,
     /// The key of the certificate did not sign it.
     Signature,
@@ -42,13 +42,17 @@ pub enum StatementRefusal {
     Replay,
     /// A second message under a sequence number that was used for another one.
     Conflict,
-    /// More devices sign than the bound.
+    /// A batch whose messages did not all come, or that has none.
+    Gap,
+    /// The device has left messages without a cover: for too long, or too many.
+    Uncovered,
+    /// More devices sign, or more messages wait for their covers, than the bound.
     Signers,
 }
 
 impl StatementRefusal {
     /// Every one, as in the enum.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Missing,
         Self::Repeated,
         Self::TooLong,
@@ -67,6 +71,8 @@ impl StatementRefusal {
         Self::Epoch,
         Self::Replay,
         Self::Conflict,
+        Self::Gap,
+        Self::Uncovered,
         Self::Signers,
     ];
 
@@ -91,13 +97,15 @@ impl StatementRefusal {
             Self::Epoch => "statement.epoch",
             Self::Replay => "statement.replay",
             Self::Conflict => "statement.conflict",
+            Self::Gap => "statement.gap",
+            Self::Uncovered => "statement.uncovered",
             Self::Signers => "statement.signers",
         }
     }
 
     /// Whether a bound of ours says so, and not the statement.
     pub const fn is_quota(self) -> bool {
-        matches!(self, Self::Signers)
+        matches!(self, Self::Signers | Self::Uncovered)
     }
 }
 

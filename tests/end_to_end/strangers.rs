@@ -150,6 +150,11 @@ fn mosquitto_speaks_5_0() {
 
 /// The script, if what it runs on is there.
 pub(crate) fn paho_script() -> Option<Command> {
+    python_script("paho_client.py")
+}
+
+/// One of the scripts for paho-mqtt, if that is there.
+pub(crate) fn python_script(name: &str) -> Option<Command> {
     let python = std::env::var("AVOW_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let why = "Python's paho-mqtt 2 is not installed (PyPI: paho-mqtt)";
     let mut probe = Command::new(&python);
@@ -157,7 +162,7 @@ pub(crate) fn paho_script() -> Option<Command> {
         return None;
     }
     let mut script = Command::new(python);
-    script.arg(beside_this("clients/paho_client.py"));
+    script.arg(beside_this("clients").join(name));
     Some(script)
 }
 

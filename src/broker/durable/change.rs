@@ -20,10 +20,14 @@ use bytes::Bytes;
 
 use self::author::{read_author, read_grants, write_author, write_grants};
 pub(crate) use self::message::{CopyOf, StoredMessage};
-use self::signed::{read_signed, read_window, write_signed, write_window};
+use self::signed::{
+    read_chain, read_linked, read_settled, read_signed, read_window, write_chain, write_of_signer,
+    write_window,
+};
 use super::bytes::{Reader, Writer};
 use super::replay::LogBody;
 use crate::evidence::Sequence;
+use crate::evidence::chain::{Chain, Linked};
 use crate::evidence::window::Window;
 use crate::identity::{Grants, Identity};
 use crate::mqtt::{
@@ -88,6 +92,10 @@ pub(crate) enum Change {
 
     /// A signed message was seen: the entry before this record is its.
     Signed { identity: Identity, sequence: Sequence, c: [u8; 32] },
+    /// A message waits for a cover: the entry before this record is its.
+    Linked { identity: Identity, epoch: u64, linked: Linked },
+    /// The messages of a device up to this one wait no longer.
+    Settled { identity: Identity, sequence: Sequence },
 
     /// Where the snapshot stands: entries before it, and the next session key. Its last record.
     Position { index: u64, next_session: u64 },
@@ -122,6 +130,8 @@ pub(crate) enum Change {
     Numbered(StoredWindow),
     /// The signed messages of a device that were seen lately.
     Window { identity: Identity, window: Window },
+    /// The messages of a device that wait for a cover, and some that did.
+    Chain { identity: Identity, chain: Chain },
 }
 
 /// What a CONNECT does to sessions.
@@ -227,8 +237,8 @@ impl Change {
                 message.encode(&mut w);
                 write_filter(&mut w, group);
             }
-            Self::Signed { identity, sequence, c } => {
-                write_signed(&mut w, identity, *sequence, c);
+            signed @ (Self::Signed { .. } | Self::Linked { .. } | Self::Settled { .. }) => {
+                write_of_signer(&mut w, signed);
             }
             of_snapshot => of_snapshot.encode_of_snapshot(&mut w),
         }
@@ -279,6 +289,7 @@ impl Change {
                 w.number(*connect_index);
             }
             Self::Window { identity, window } => write_window(w, identity, window),
+            Self::Chain { identity, chain } => write_chain(w, identity, chain),
             Self::Taken { key, packet_id }
             | Self::LastId { key, packet_id }
             | Self::Unreadable { key, packet_id } => write_id(w, *key, *packet_id),
@@ -324,6 +335,8 @@ impl Change {
             Self::Granted { .. } => 14,
             Self::Left { .. } => 15,
             Self::Signed { .. } => 24,
+            Self::Linked { .. } => 25,
+            Self::Settled { .. } => 26,
             Self::Position { .. } => 32,
             Self::Message(_) => 33,
             Self::Retained { .. } => 34,
@@ -337,6 +350,7 @@ impl Change {
             Self::Nameable { .. } => 42,
             Self::Numbered(_) => 43,
             Self::Window { .. } => 48,
+            Self::Chain { .. } => 49,
         }
     }
 
@@ -403,6 +417,14 @@ impl Change {
                 let (identity, sequence, c) = read_signed(r)?;
                 Self::Signed { identity, sequence, c }
             }
+            25 => {
+                let (identity, epoch, linked) = read_linked(r)?;
+                Self::Linked { identity, epoch, linked }
+            }
+            26 => {
+                let (identity, sequence) = read_settled(r)?;
+                Self::Settled { identity, sequence }
+            }
             _ => return Self::read_of_snapshot(tag, r, body),
         })
     }
@@ -445,6 +467,10 @@ impl Change {
             48 => {
                 let (identity, window) = read_window(r)?;
                 Self::Window { identity, window }
+            }
+            49 => {
+                let (identity, chain) = read_chain(r)?;
+                Self::Chain { identity, chain }
             }
             _ => return None,
         })

@@ -65,6 +65,9 @@ pub(super) fn image(broker: &Broker, recovering: &Recovering, put: &mut dyn FnMu
     for (identity, window) in broker.windows.iter() {
         put(Change::Window { identity: identity.clone(), window: window.clone() });
     }
+    for (identity, chain) in broker.chains.iter() {
+        put(Change::Chain { identity: identity.clone(), chain: chain.clone() });
+    }
     let (index, next_session) = (recovering.position, broker.next_session);
     put(Change::Position { index, next_session });
 }
@@ -235,6 +238,7 @@ impl Replay {
             }
             Change::Numbered(window) => self.broker.sequences.restore(window),
             Change::Window { identity, window } => self.broker.windows.restore(identity, window),
+            Change::Chain { identity, chain } => self.broker.chains.restore(identity, chain),
             Change::Unreadable { key, packet_id } => {
                 self.recovering().unreadable.entry(key).or_default().insert(packet_id);
             }

@@ -25,6 +25,7 @@ mod image;
 mod nameable;
 mod recovering;
 mod replay;
+mod signers;
 
 pub use change::BadRecord;
 pub(super) use change::{Attached, Change, CopyOf, Source};

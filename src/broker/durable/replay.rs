@@ -357,9 +357,8 @@ impl Replay {
                 let message = self.message_of(*message);
                 self.recovering().leave_unassigned(&message, group, None);
             }
-            Change::Signed { identity, sequence, c } => {
-                let index = self.position().checked_sub(1);
-                self.broker.windows.enter(&identity, sequence, c, index);
+            signed @ (Change::Signed { .. } | Change::Linked { .. } | Change::Settled { .. }) => {
+                self.of_signer(signed);
             }
             of_snapshot => self.restore(of_snapshot),
         }

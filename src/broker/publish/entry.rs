@@ -1,6 +1,7 @@
 //! The entry of a PUBLISH or a Will that is accepted: what it is, who permitted it, and a commitment
 //! to what stands beside it.
 
+use super::cover::link_fields;
 use crate::broker::Broker;
 use crate::broker::input::ConnectionId;
 use crate::broker::record::{beginning, refusal_fields};
@@ -34,14 +35,19 @@ impl Broker {
         let publish = received.publish();
         // What the device has signed is the commitment of its entry: salt and payload open both.
         let statement = attested.origin().map(Origin::statement);
-        let salt = statement.map_or_else(|| self.salt(), |statement| *statement.salt());
+        let signed = match (statement, attested.linked()) {
+            (Some(statement), _) => Some((*statement.salt(), *statement.commitment())),
+            (None, Some(link)) => Some((*link.salt(), *link.commitment())),
+            (None, None) => None,
+        };
+        let salt = signed.map_or_else(|| self.salt(), |(salt, _)| salt);
         let properties = encode_forwarded(&publish.properties);
         // Ours to mend if it were not so: an entry that left them out would lie.
         assert!(properties.is_ok(), "what was decoded can be encoded");
         let properties = properties.unwrap_or_default();
         let commitments = Commitments {
-            c: match statement {
-                Some(statement) => *statement.commitment(),
+            c: match signed {
+                Some((_, c)) => c,
                 None => commitment(&salt, &publish.payload),
             },
             props: (!properties.is_empty()).then(|| commitment(&salt, &properties)),
@@ -69,6 +75,9 @@ impl Broker {
         if let Some(origin) = attested.origin() {
             self.note_signed(received.author().identity(), origin);
         }
+        if let Some(link) = attested.linked() {
+            self.note_link(now, received.author().identity(), link);
+        }
         if retains {
             let change = match publish.payload.is_empty() {
                 true => EntryType::RetainClear,
@@ -82,8 +91,12 @@ impl Broker {
             });
         }
         if let Some(origin) = attested.origin() {
-            self.note_gap(now, received.author().identity(), origin);
+            self.note_gap(now, received.author().identity(), origin.sequence(), origin.missing());
         }
+        if let Some(link) = attested.linked() {
+            self.note_gap(now, received.author().identity(), link.sequence(), link.missing());
+        }
+        self.note_number_gap(now, conforming);
         offset
     }
 }
@@ -127,9 +140,10 @@ fn accepted_fields<'a>(
     if freshness.missing() > 0 {
         entry = entry.number("missing", freshness.missing());
     }
-    match attested.origin() {
-        Some(origin) => origin_fields(entry, origin),
-        None => entry,
+    match (attested.origin(), attested.linked()) {
+        (Some(origin), _) => origin_fields(entry, origin),
+        (None, Some(link)) => link_fields(entry, link),
+        (None, None) => entry,
     }
 }
 

@@ -77,26 +77,49 @@ impl Broker {
     }
 
     /// Records that sequence numbers were left out before a message.
-    pub(super) fn note_gap(&mut self, now: Now, identity: &Identity, origin: &Origin) {
-        if origin.missing() == 0 {
+    pub(super) fn note_gap(
+        &mut self,
+        now: Now,
+        identity: &Identity,
+        sequence: Sequence,
+        just_missing: u64,
+    ) {
+        if just_missing == 0 {
             return;
         }
-        let Some(missing) = self.gaps.count(now.instant, identity, origin.missing()) else {
-            return;
-        };
+        let Some(missing) = self.gaps.count(now.instant, identity, just_missing) else { return };
         let decision = self.decide();
-        let Sequence { epoch, seq } = origin.sequence();
+        let Sequence { epoch, seq } = sequence;
         self.record(now, EntryType::Gap, &decision, |entry| {
             entry
                 .who(identity)
                 .number("epoch", epoch)
-                .number("from", seq.saturating_sub(origin.missing()))
+                .number("from", seq.saturating_sub(just_missing))
                 .number("to", seq.saturating_sub(1))
                 .number("missing", missing)
         });
     }
 
-    /// A signed message that went on before: recorded, not routed again, and answered like the
+    /// Records that numbers of payloads were left out before a message.
+    pub(super) fn note_number_gap(&mut self, now: Now, conforming: &Conforming) {
+        let (freshness, received) =
+            (conforming.freshness(), conforming.admitted().authorized().received());
+        let just_missing = freshness.missing();
+        let Some(number) = freshness.number().filter(|_| just_missing > 0) else { return };
+        let identity = received.author().identity().clone();
+        let Some(missing) = self.gaps.count(now.instant, &identity, just_missing) else { return };
+        let decision = self.decide();
+        self.record(now, EntryType::Gap, &decision, |entry| {
+            entry
+                .who(&identity)
+                .text("topic", beginning(received.topic().as_str()))
+                .number("from", number.saturating_sub(just_missing))
+                .number("to", number.saturating_sub(1))
+                .number("missing", missing)
+        });
+    }
+
+    /// A signed or linked message that went on before: recorded, not routed again, and answered like the
     /// first.
     pub(super) fn recognise_signed_resend(
         &mut self,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::answer::acknowledgement;
+use super::cover::{cover_fields, link_fields};
 use super::entry::{origin_fields, publish_fields};
 use crate::broker::Broker;
 use crate::broker::disconnect::Ending;
@@ -10,7 +11,7 @@ use crate::broker::effect::{Acknowledge, Effect};
 use crate::broker::input::ConnectionId;
 use crate::broker::output::{EventKind, Output};
 use crate::broker::record::{RefusalKey, beginning, refusal_fields};
-use crate::evidence::{EntryType, Origin};
+use crate::evidence::{Cover, EntryType, Origin};
 use crate::limits::Charge;
 use crate::mqtt::{QoS, ReasonCode};
 use crate::policy::V3Refusal;
@@ -24,12 +25,14 @@ pub(super) struct Stopped {
     pub(super) refused: Refused,
     /// What its device signed, if that is known to be good.
     pub(super) origin: Option<Box<Origin>>,
+    /// The same of a cover.
+    pub(super) cover: Option<Box<Cover>>,
     /// What a 3.x client gets, which has no negative acknowledgement.
     v3: V3Refusal,
     /// Whether a limit said so, and more of the same is only counted.
     by_limit: bool,
     /// How long the limit wants nothing more read.
-    pause: Duration,
+    pub(super) pause: Duration,
     /// Whether the limit ends the connection.
     pub(super) disconnect: bool,
 }
@@ -42,7 +45,8 @@ impl Stopped {
         by_limit: bool,
     ) -> Box<Self> {
         let (pause, disconnect) = (Duration::ZERO, false);
-        Box::new(Self { received, refused, origin: None, v3, by_limit, pause, disconnect })
+        let (origin, cover) = (None, None);
+        Box::new(Self { received, refused, origin, cover, v3, by_limit, pause, disconnect })
     }
 }
 
@@ -87,23 +91,34 @@ impl Broker {
 
     /// Answers a PUBLISH that stopped on the line.
     pub(super) fn refuse_publish(&mut self, now: Now, id: ConnectionId, stopped: Stopped) {
-        let Stopped { received, refused, origin, v3, by_limit, pause, disconnect } = stopped;
+        let Stopped { received, refused, origin, cover, v3, by_limit, pause, disconnect } = stopped;
         self.counters.refuse(refused.refusal);
         let decision = self.decide();
         let identity = received.author().identity().clone();
         let counted = by_limit
             && !self.is_first_refusal(now, RefusalKey::Identity(identity, refused.refusal));
         if !counted {
+            let link = match &origin {
+                Some(_) => None,
+                None => self.link_of_refused(&received),
+            };
             self.record_of(now, id, EntryType::PublishRefused, &decision, None, |entry| {
                 let topic = beginning(received.topic().as_str());
                 let entry = publish_fields(refusal_fields(entry, &refused), &received, topic);
-                match &origin {
-                    Some(origin) => {
+                match (&origin, &cover, &link) {
+                    (Some(origin), _, _) => {
                         origin_fields(entry.hash("c", origin.statement().commitment()), origin)
                     }
-                    None => entry,
+                    (None, Some(cover), _) => cover_fields(entry, cover),
+                    (None, None, Some(link)) => {
+                        link_fields(entry.hash("c", link.commitment()), link)
+                    }
+                    (None, None, None) => entry,
                 }
             });
+            if let Some(link) = link {
+                self.note_link(now, received.author().identity(), &link);
+            }
             let topic = received.topic().as_str();
             self.tell(EventKind::PublishRefused, &decision, id, Some(topic), Some(&refused));
         }

@@ -17,7 +17,8 @@ use crate::broker::Broker;
 use crate::broker::input::{CloseCause, ConnectionId, Input};
 use crate::broker::output::Output;
 use crate::evidence::{
-    Attested, Examined, Resolved, Surroundings, Unattested, Unverified, Verified,
+    Attested, Examined, Resolved, Surroundings, Unattested, Unverified, UnverifiedCover, Verified,
+    VerifyJob,
 };
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
 use crate::refusal::Refusal;
@@ -29,11 +30,27 @@ use crate::time::{Instant, Now};
 /// The message of a connection that waits for its signature.
 #[derive(Debug)]
 pub(in crate::broker) struct Verifying {
-    unverified: Box<Unverified>,
+    waiting: Waiting,
     session: SessionKey,
     /// When the message came.
     arrived: Instant,
     held: VecDeque<Held>,
+}
+
+/// What is verified.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A message that carries its statement.
+    Message(Box<Unverified>),
+    /// A statement about earlier messages.
+    Cover(Box<UnverifiedCover>),
+}
+
+impl Verifying {
+    /// Nothing has come behind it yet.
+    pub(super) fn new(waiting: Waiting, session: SessionKey, arrived: Instant) -> Self {
+        Self { waiting, session, arrived, held: VecDeque::new() }
+    }
 }
 
 /// What has come behind it.
@@ -56,29 +73,44 @@ impl Broker {
         session: SessionKey,
         conforming: Conforming,
     ) -> Result<Option<Attested>, Box<Stopped>> {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return Attested::asserted(conforming).map(Some).map_err(|it| stopped(*it));
-        };
+        let around = self.surroundings(now, id);
+        let chains = (&self.chains, self.chain_bounds());
+        let examined = Attested::examine(conforming, &around, chains);
+        match examined.map_err(|it| stopped(*it))? {
+            Examined::Attested(attested) => Ok(Some(attested)),
+            Examined::Unverified(unverified, job) => {
+                let waiting = Waiting::Message(unverified);
+                self.verify(id, Verifying::new(waiting, session, now.instant), job);
+                Ok(None)
+            }
+            Examined::Relinked(conforming, sequence) => {
+                self.recognise_signed_resend(now, (id, session), &conforming, sequence, None);
+                Ok(None)
+            }
+        }
+    }
+
+    /// What a statement on a connection is held against.
+    pub(super) fn surroundings(&self, now: Now, id: ConnectionId) -> Surroundings<'_> {
         let bounds = &self.settings.statements;
-        let certificate = connection.facts.certificate.as_ref();
-        let around = Surroundings {
+        let certificate =
+            self.connections.get(&id).and_then(|known| known.facts.certificate.as_ref());
+        Surroundings {
             certificate: certificate.and_then(|it| Some((&it.x5t, it.key.as_ref()?))),
             audience: &bounds.audience,
             now: now.unix,
             clock_seconds: bounds.clock_seconds,
             ticket: self.next_ticket,
-        };
-        let (unverified, job) =
-            match Attested::examine(conforming, &around).map_err(|it| stopped(*it))? {
-                Examined::Attested(attested) => return Ok(Some(attested)),
-                Examined::Unverified(unverified, job) => (unverified, job),
-            };
+        }
+    }
+
+    /// Lets a connection wait for a signature.
+    pub(super) fn verify(&mut self, id: ConnectionId, verifying: Verifying, job: VerifyJob) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         self.next_ticket += 1;
-        let (arrived, held) = (now.instant, VecDeque::new());
-        connection.verifying = Some(Box::new(Verifying { unverified, session, arrived, held }));
+        connection.verifying = Some(Box::new(verifying));
         self.began_verifying = Some(id);
         self.outputs.push_back(Output::Verify { connection: id, job });
-        Ok(None)
     }
 
     /// Whether a message of a connection waits for its signature.
@@ -108,10 +140,15 @@ impl Broker {
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(verifying) = connection.verifying.take() else { return };
-        let Verifying { unverified, session, arrived, held } = *verifying;
+        let Verifying { waiting, session, arrived, held } = *verifying;
         // Who was closed meanwhile has not been answered: its client sends the message again.
         if connection.phase != Phase::Closing {
-            self.resolve(now, (id, session), *unverified, arrived, verified);
+            match waiting {
+                Waiting::Message(unverified) => {
+                    self.resolve(now, (id, session), *unverified, arrived, verified);
+                }
+                Waiting::Cover(unverified) => self.resolve_cover(now, id, *unverified, verified),
+            }
         }
         self.handle_held(now, id, held);
     }

@@ -1,5 +1,6 @@
 //! The core, driven by hand: every input at a time of our choosing, every output looked at.
 
+mod batches;
 mod certificates;
 mod clock;
 mod deliveries;

@@ -52,7 +52,7 @@ subscribe = ["plant/#"]
 "#;
 
 /// The key of every device of these tests: that of RFC 8032, 7.1, test 1.
-static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
+pub(super) static KEY: LazyLock<SigningKey> = LazyLock::new(|| {
     let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
     SigningKey::from_pkcs8(&hex(&format!("302e020100300506032b657004220420{seed}"))).unwrap()
 });

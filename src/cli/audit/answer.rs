@@ -11,6 +11,7 @@ use std::time::Duration;
 use memchr::memmem;
 use serde_json::json;
 
+use super::cover::cover_of;
 use super::stats;
 use crate::cli::plant::hex;
 use crate::evidence::proof::TlogProofError;
@@ -98,12 +99,13 @@ impl LogReader {
             }
             LogRequest::Show { index } => {
                 let Some(entry) = self.written(*index)? else { return Ok(()) };
-                lines.line(&self.long(&entry))
+                let cover = cover_of(&self.reader, self.index.as_ref(), &entry)?;
+                lines.line(&self.long(&entry, cover))
             }
             LogRequest::Prove { index } => {
                 let Some(entry) = self.written(*index)? else { return Ok(()) };
                 if entry.index >= self.covered() {
-                    return lines.line(&self.long(&entry));
+                    return lines.line(&self.long(&entry, None));
                 }
                 let proof = self.reader.prove(*index)?;
                 // What we hand out, somebody else will check: so do we.
@@ -250,7 +252,7 @@ impl LogReader {
         reader.entry(index)
     }
 
-    fn long(&self, entry: &Entry) -> String {
+    fn long(&self, entry: &Entry, cover: Option<u64>) -> String {
         let fields: serde_json::Value = serde_json::from_slice(&entry.json).unwrap_or_default();
         let topic = fields.get("topic").and_then(|topic| topic.as_str());
         let topic = topic.and_then(|topic| TopicName::parse(topic).ok());
@@ -266,6 +268,7 @@ impl LogReader {
             "offset": entry.place.offset,
             "body_bytes": entry.body.as_ref().map(|body| body.payload.len()),
             "body": body,
+            "cover": cover,
             "covered": entry.index < self.covered(),
             "covered_entries": self.covered(),
         })

@@ -4,6 +4,7 @@
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
 pub(super) mod answer;
+mod cover;
 mod export;
 mod filter;
 mod print;

@@ -40,6 +40,7 @@ pub(super) struct Line {
     offset: Option<u64>,
     body_bytes: Option<u64>,
     body: Option<String>,
+    cover: Option<u64>,
     covered: Option<bool>,
     covered_entries: Option<u64>,
 }
@@ -189,6 +190,7 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
             "offset": line.offset,
             "body_bytes": line.body_bytes,
             "body": line.body,
+            "cover": line.cover,
             "covered": line.covered,
         }));
         return Ok(Answer::Yes);
@@ -197,6 +199,9 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
         vec![format!("entry {index}, leaf hash {}", line.leaf_hash.unwrap_or_default())];
     if line.covered == Some(false) {
         lines.push("no checkpoint covers it yet: nothing signed protects it so far".to_owned());
+    }
+    if let Some(cover) = line.cover {
+        lines.push(format!("level A1: its device has signed for it in the cover at entry {cover}"));
     }
     if let (Some(segment), Some(offset)) = (line.segment, line.offset) {
         lines.push(format!("segment {segment}, byte {offset}"));

@@ -11,20 +11,20 @@ fn block(heading: &str) -> String {
     rest.split_once("\n```").unwrap().0.replace('\n', "")
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     (0..text.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
         .collect()
 }
 
-fn x5t() -> [u8; 32] {
+pub(super) fn x5t() -> [u8; 32] {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"avow example certificate");
     hash.as_ref().try_into().unwrap()
 }
 
 /// The public key of RFC 8032, 7.1, test 1.
-fn ed25519() -> DeviceKey {
+pub(super) fn ed25519() -> DeviceKey {
     let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
     DeviceKey::new(KeyKind::Ed25519, &hex(public))
 }

@@ -91,7 +91,23 @@ fn vectors_of_signed() -> Vec<(Change, &'static str)> {
     let seen = |seq, index| Seen { seq, c: [1; 32], index };
     let window = Window::restored(2, vec![seen(7, Some(300)), seen(9, None)]).unwrap();
     let sequence = Sequence { epoch: 2, seq: 300 };
+    let linked = Linked { seq: 7, digest: [2; 32], at: UnixNanos::new(1_000) };
+    let chain = Chain::restored(2, 3, vec![linked]).unwrap();
     vec![
+        (
+            Change::Linked { identity: identity.clone(), epoch: 2, linked },
+            "0119 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 07 e807 \
+             0202020202020202020202020202020202020202020202020202020202020202",
+        ),
+        (
+            Change::Settled { identity: identity.clone(), sequence },
+            "011a 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 ac02",
+        ),
+        (
+            Change::Chain { identity: identity.clone(), chain },
+            "0131 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 03 01 07 e807 \
+             0202020202020202020202020202020202020202020202020202020202020202",
+        ),
         (
             Change::Signed { identity: identity.clone(), sequence, c: [1; 32] },
             "0118 13 7370696666653a2f2f702f6465766963652f61 02 6361 02 ac02 \
