@@ -15,7 +15,7 @@ use crate::cli::setting::SettingError;
 use crate::cli::witness::WitnessFailure;
 use crate::cli::witnesses::WitnessesProblem;
 use crate::config::LoadError;
-use crate::evidence::checkpoint::KeyError;
+use crate::evidence::checkpoint::{KeyError, NoteError};
 use crate::evidence::witness_policy::PolicyProblem;
 use crate::identity::authority::AuthorityFault;
 use crate::identity::grants::GrantsError;
@@ -173,6 +173,15 @@ pub enum CliFailure {
         /// The longest time from an entry to its checkpoint.
         interval: std::time::Duration,
     },
+    /// A checkpoint that somebody kept.
+    #[error("{} is not a checkpoint of this log: {source}", path.display())]
+    #[diagnostic(help("give the signed note as it was published, with its signature lines"))]
+    KeptCheckpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: NoteError,
+    },
     /// An issuer that is not configured.
     #[error("`{id}` is not the id of an [[issuer]] in avow.toml")]
     #[diagnostic(help("the issuers are {}", known.join(", ")))]
@@ -286,6 +295,7 @@ impl CliFailure {
             | Self::Name(_)
             | Self::Key(_)
             | Self::VerifierKey { .. }
+            | Self::KeptCheckpoint { .. }
             | Self::Setting(_)
             | Self::Storage(_)
             | Self::Verify(_)

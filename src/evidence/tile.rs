@@ -90,14 +90,23 @@ impl Tile {
         self.width == TILE_WIDTH
     }
 
+    /// The first entry that it spans.
+    pub fn start(&self) -> u64 {
+        self.index.saturating_mul(self.full_span())
+    }
+
     /// The first entry behind all that a full tile of this place spans.
     pub fn end(&self) -> u64 {
+        self.index.saturating_add(1).saturating_mul(self.full_span())
+    }
+
+    /// How many entries a full tile of this place spans.
+    pub fn full_span(&self) -> u64 {
         let height = match self.kind {
             TileKind::Entries => TILE_HEIGHT,
             TileKind::Hashes(level) => TILE_HEIGHT * (u32::from(level) + 1),
         };
-        let spanned = 1_u64.checked_shl(height).unwrap_or(u64::MAX);
-        self.index.saturating_add(1).saturating_mul(spanned)
+        1_u64.checked_shl(height).unwrap_or(u64::MAX)
     }
 
     /// The same place with all its items.

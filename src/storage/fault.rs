@@ -74,6 +74,21 @@ pub enum Damage {
     /// A checkpoint of the history has another root than the entries give.
     #[error("the entries do not give the root hash of a signed checkpoint")]
     Root,
+    /// An older checkpoint has another root than the entries give.
+    #[error("the entries do not give the root hash of an older signed checkpoint")]
+    NotAPrefix,
+    /// A tile or entry bundle is not there.
+    #[error("the tile is missing")]
+    TileMissing,
+    /// A tile does not hold as many hashes as its name says.
+    #[error("the tile is not as long as its width")]
+    TileLength,
+    /// An entry bundle does not hold as many entries as its name says.
+    #[error("the entry bundle does not hold as many entries as its width")]
+    Bundle,
+    /// A hash of a tile is not the one that the level below gives.
+    #[error("the hash is not the one that the entries, or the tiles of the level below, give")]
+    TileHash,
     /// A checkpoint speaks of more entries than there are.
     #[error("a signed checkpoint covers more entries than are left")]
     EntriesMissing,

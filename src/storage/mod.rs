@@ -35,6 +35,7 @@ pub mod segment;
 pub mod snapshot;
 pub mod tiles;
 pub mod verify;
+pub mod verify_tiles;
 pub mod witness_store;
 pub mod writer;
 
@@ -51,4 +52,5 @@ pub use recovery::{Recovered, Recovery};
 pub use search::{Found, find, search};
 pub use snapshot::{SnapshotFault, SnapshotPlace, Snapshots};
 pub use verify::{VerifyFault, VerifyReport, verify};
+pub use verify_tiles::{TilesReport, verify_tiles};
 pub use writer::{Writer, WriterHooks, WriterOptions, WriterStats};

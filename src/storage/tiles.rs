@@ -241,19 +241,28 @@ impl<D: Disk> TileFiles<D> {
     }
 }
 
-/// The hashes of a tile, from it or, since a partial one goes when its place is full, from the full
-/// one; `None` if neither is there, or not as long as it should be.
+/// The bytes of a tile, and of which: of the full one, if it is partial and went when its place was
+/// full. `None` if neither is there.
+pub(super) fn read_tile<D: Disk>(
+    disk: &D,
+    tile: Tile,
+) -> Result<Option<(Tile, Vec<u8>)>, StorageFault> {
+    for there in [tile, tile.full()] {
+        if let Some(bytes) = read(disk, &there.path())? {
+            return Ok(Some((there, bytes)));
+        }
+    }
+    Ok(None)
+}
+
+/// The hashes of a tile; `None` if it is not there, or not as long as it should be.
 pub(super) fn read_hashes<D: Disk>(
     disk: &D,
     tile: Tile,
 ) -> Result<Option<Vec<Hash>>, StorageFault> {
-    for there in [tile, tile.full()] {
-        if let Some(bytes) = read(disk, &there.path())? {
-            let hashes = hashes_of(&bytes, there.width).unwrap_or_default();
-            return Ok(hashes.get(..usize::from(tile.width)).map(<[Hash]>::to_vec));
-        }
-    }
-    Ok(None)
+    let Some((there, bytes)) = read_tile(disk, tile)? else { return Ok(None) };
+    let hashes = hashes_of(&bytes, there.width).unwrap_or_default();
+    Ok(hashes.get(..usize::from(tile.width)).map(<[Hash]>::to_vec))
 }
 
 /// The whole of a small file; `None` if it is not there.

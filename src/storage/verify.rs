@@ -49,6 +49,12 @@ pub struct VerifyProgress {
     pub bytes: u64,
 }
 
+impl From<Defect> for VerifyFault {
+    fn from(defect: Defect) -> Self {
+        Self::Defect(defect)
+    }
+}
+
 /// Why a log does not verify.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyFault {
@@ -66,7 +72,7 @@ pub fn verify(
     key: &VerifierKey,
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<VerifyReport, VerifyFault> {
-    verify_disk(&RealDisk::new(dir), key, progress)
+    verify_against(&RealDisk::new(dir), key, None, progress)
 }
 
 /// Verifies a log, calling `progress` after every batch.
@@ -76,6 +82,19 @@ pub fn verify(
 pub fn verify_disk<D: Disk>(
     disk: &D,
     key: &VerifierKey,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<VerifyReport, VerifyFault> {
+    verify_against(disk, key, None, progress)
+}
+
+/// The same; `older`, a checkpoint of this log that somebody kept, must be a prefix of it.
+///
+/// # Errors
+/// Likewise, and if it is not.
+pub fn verify_against<D: Disk>(
+    disk: &D,
+    key: &VerifierKey,
+    older: Option<&Checkpoint>,
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<VerifyReport, VerifyFault> {
     let history = match disk.open(HISTORY_FILE) {
@@ -96,7 +115,8 @@ pub fn verify_disk<D: Disk>(
         checkpoints: 0,
         checkpoint: published,
     };
-    let mut walk = Walk { report, tree: Frontier::default(), signatures, progress };
+    let mut walk = Walk { report, tree: Frontier::default(), signatures, older, progress };
+    walk.check_older().map_err(VerifyFault::Defect)?;
     match walk.segments(disk, key) {
         Ok(()) => {}
         Err(ScanFault::Disk(fault)) => return Err(fault.into()),
@@ -105,7 +125,10 @@ pub fn verify_disk<D: Disk>(
     walk.finish()
 }
 
-fn published<D: Disk>(disk: &D, key: &VerifierKey) -> Result<Option<Checkpoint>, StorageFault> {
+pub(super) fn published<D: Disk>(
+    disk: &D,
+    key: &VerifierKey,
+) -> Result<Option<Checkpoint>, StorageFault> {
     let note = read_published(disk)?;
     let opened = note.as_deref().map(|note| Checkpoint::open(note, key)).transpose();
     opened.map_err(|source| StorageFault::Checkpoint { file: CHECKPOINT_FILE, source })
@@ -115,6 +138,7 @@ struct Walk<'a, D: Disk> {
     report: VerifyReport,
     tree: Frontier,
     signatures: Signatures<'a, D>,
+    older: Option<&'a Checkpoint>,
     progress: &'a mut dyn FnMut(VerifyProgress),
 }
 
@@ -150,6 +174,7 @@ impl<D: Disk> Walk<'_, D> {
                 if record.kind == RecordKind::Entry {
                     self.tree.push(leaf_hash(record.head));
                     self.signatures.check(&self.tree)?;
+                    self.check_older().map_err(ScanFault::Defect)?;
                 }
             }
             scan.advance(&span.header, span.crc);
@@ -165,10 +190,26 @@ impl<D: Disk> Walk<'_, D> {
         }
     }
 
+    /// Compares the tree with the older checkpoint, if it is of this size.
+    fn check_older(&self) -> Result<(), Defect> {
+        match self.older.filter(|older| older.tree_size == self.tree.tree_size()) {
+            Some(older) if older.root_hash != self.tree.root() => Err(Defect {
+                file: CHECKPOINT_FILE.to_owned(),
+                offset: 0,
+                index: older.tree_size,
+                damage: Damage::NotAPrefix,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Below the newest checkpoint a defect is the end; past it, it is reported.
     fn judge(&mut self, defect: Defect) -> Result<(), VerifyFault> {
         let is_signed = self.tree.tree_size() < self.report.signed_entries
-            || matches!(defect.damage, Damage::Root | Damage::History | Damage::HistorySignature);
+            || matches!(
+                defect.damage,
+                Damage::NotAPrefix | Damage::Root | Damage::History | Damage::HistorySignature
+            );
         if is_signed {
             return Err(VerifyFault::Defect(defect));
         }
@@ -178,7 +219,8 @@ impl<D: Disk> Walk<'_, D> {
 
     fn finish(mut self) -> Result<VerifyReport, VerifyFault> {
         let entries = self.tree.tree_size();
-        if entries < self.report.signed_entries {
+        let kept = self.older.map_or(0, |older| older.tree_size);
+        if entries < self.report.signed_entries.max(kept) {
             return Err(VerifyFault::Defect(Defect {
                 file: segment_path(self.report.segments),
                 offset: 0,

@@ -32,6 +32,8 @@ mod privacy;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod public_form;
+#[cfg(test)]
 mod raw;
 #[cfg(test)]
 mod reading;

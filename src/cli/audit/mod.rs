@@ -4,6 +4,7 @@
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
 pub(super) mod answer;
+mod consistency;
 mod cover;
 mod export;
 mod filter;
@@ -43,6 +44,8 @@ pub(super) enum AuditVerb {
     Show(ShowArguments),
     /// Prove that one entry is in the signed log, for a checker that trusts nobody
     Prove(ProveArguments),
+    /// Prove that the log only grew between two sizes (exit 1: a kept checkpoint is no prefix)
+    Consistency(ConsistencyArguments),
     /// Ask who stands behind a pseudonym, or what somebody's pseudonym is (exit 0 or 1)
     WhoIs(WhoIsArguments),
     /// Have an authority say when a checkpoint existed (RFC 3161)
@@ -62,6 +65,30 @@ pub(super) struct VerifyArguments {
     /// PEM of the CA of time-stamps [default: the one that each was attached with]
     #[arg(long, value_name = "FILE")]
     tsa_ca: Option<PathBuf>,
+    /// Verify the public form of the log alone: checkpoint, tiles and entry bundles
+    #[arg(long)]
+    tiles: bool,
+    /// That form in another directory, a copy for example: nothing else is read, no avow.toml
+    #[arg(long, value_name = "PATH", requires = "key")]
+    directory: Option<PathBuf>,
+    /// A checkpoint of this log that you kept: it must be a prefix
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConsistencyArguments {
+    /// Entries of the older tree
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    old: Option<u64>,
+    /// Entries of the newer tree [default: those that the newest checkpoint covers]
+    new: Option<u64>,
+    /// Take the older tree from a checkpoint that you kept
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -142,6 +169,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Export(arguments) => export::run(dir, arguments),
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
+        AuditVerb::Consistency(arguments) => consistency::run(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),
         AuditVerb::Reindex => read::reindex(dir),

@@ -1,10 +1,10 @@
 //! `avow audit verify`.
-#![expect(clippy::disallowed_methods, reason = "shows progress a few times a second")]
+#![expect(clippy::disallowed_methods, reason = "says how fast it was")]
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::VerifyArguments;
@@ -13,42 +13,122 @@ use crate::cli::plant::hex;
 use crate::cli::record::verifier_key;
 use crate::cli::show::{self, Tone, paint};
 use crate::cli::{Answer, CliFailure};
-use crate::storage::verify::VerifyProgress;
-use crate::storage::{Defect, VerifyFault, VerifyReport, verify};
+use crate::evidence::{Checkpoint, VerifierKey};
+use crate::storage::verify::{VerifyProgress, verify_against};
+use crate::storage::{Defect, RealDisk, TilesReport, VerifyFault, VerifyReport, verify_tiles};
 
 pub(super) fn run(dir: &Path, arguments: &VerifyArguments) -> Result<Answer, CliFailure> {
-    let config = crate::cli::configuration(dir)?;
     let key = verifier_key(dir, arguments.key.as_deref())?;
+    let older = arguments.checkpoint.as_deref();
+    let older = older.map(|path| older_checkpoint(path, &key)).transpose()?;
     let mut progress = Progress::new();
-    let verified = verify(&config.evidence.directory, &key, &mut |at| progress.show(at));
-    progress.clear();
+    if let Some(directory) = &arguments.directory {
+        let verified = verify_tiles(directory, &key, older.as_ref(), &mut |at| progress.show(at));
+        return judge_tiles(verified, &progress, arguments.json);
+    }
+    let config = crate::cli::configuration(dir)?;
+    let directory = &config.evidence.directory;
+    if arguments.tiles {
+        let verified = verify_tiles(directory, &key, older.as_ref(), &mut |at| progress.show(at));
+        return judge_tiles(verified, &progress, arguments.json);
+    }
+    let disk = RealDisk::new(directory);
+    let verified = verify_against(&disk, &key, older.as_ref(), &mut |at| progress.show(at));
+    progress.bar.finish_and_clear();
     match verified {
-        Ok(report) if report.checkpoint.is_none() && !is_empty(&report) => {
-            not_whole("nothing is signed: the file `checkpoint` is missing", arguments.json);
-            Ok(Answer::No)
-        }
-        Ok(report) => {
+        Ok(report) if report.checkpoint.is_some() || is_empty(&report) => {
             let vouched = vouched::check(&config, &key, arguments.tsa_ca.as_deref())?;
             if let Some(damage) = &vouched.damage {
                 not_whole(damage, arguments.json);
                 return Ok(Answer::No);
             }
-            good(&report, &vouched, key.name(), arguments.json);
+            good(&report, &vouched, key.name(), &progress, arguments.json);
             Ok(Answer::Yes)
         }
+        verified => judge(verified.map(|_| false), arguments.json),
+    }
+}
+
+fn judge_tiles(
+    verified: Result<Option<TilesReport>, VerifyFault>,
+    progress: &Progress,
+    as_json: bool,
+) -> Result<Answer, CliFailure> {
+    progress.bar.finish_and_clear();
+    let verified = verified.map(|report| {
+        let told = report.map(|report| tiles_good(&report, progress, as_json));
+        told.is_some()
+    });
+    judge(verified, as_json)
+}
+
+/// A checkpoint that somebody kept, signed by `key`.
+pub(super) fn older_checkpoint(path: &Path, key: &VerifierKey) -> Result<Checkpoint, CliFailure> {
+    let opened = Checkpoint::open(&crate::cli::files::read(path)?, key);
+    opened.map_err(|source| CliFailure::KeptCheckpoint { path: path.to_owned(), source })
+}
+
+/// What a verification came to; whether anything was signed, if it held.
+fn judge(verified: Result<bool, VerifyFault>, as_json: bool) -> Result<Answer, CliFailure> {
+    match verified {
+        Ok(true) => Ok(Answer::Yes),
+        Ok(false) => {
+            not_whole("nothing is signed: the file `checkpoint` is missing", as_json);
+            Ok(Answer::No)
+        }
         Err(VerifyFault::Defect(defect)) => {
-            tampered(&defect, arguments.json);
+            tampered(&defect, as_json);
             Ok(Answer::No)
         }
         Err(VerifyFault::Fault(fault)) if fault.is_damage() => {
-            not_whole(&fault.to_string(), arguments.json);
+            not_whole(&fault.to_string(), as_json);
             Ok(Answer::No)
         }
         Err(fault @ VerifyFault::Fault(_)) => Err(fault.into()),
     }
 }
 
-fn good(report: &VerifyReport, vouched: &Vouched, origin: &str, as_json: bool) {
+fn tiles_good(report: &TilesReport, progress: &Progress, as_json: bool) {
+    let TilesReport { checkpoint, tiles, bytes } = report;
+    let (size, root) = (checkpoint.tree_size, hex(&checkpoint.root_hash));
+    let per_second = progress.entries_per_second(size);
+    if as_json {
+        return show::json(&json!({
+            "verified": true,
+            "origin": checkpoint.origin,
+            "signed_entries": size,
+            "tiles": tiles,
+            "bytes": bytes,
+            "entries_per_second": per_second,
+            "root_hash": root,
+        }));
+    }
+    show::line(&format!(
+        "{}: {} of {} give the signed root hash; {tiles} tiles, {}; {per_second} entries/s\n\
+         root hash {root}",
+        paint(Tone::Good, "verified"),
+        range(size),
+        checkpoint.origin,
+        crate::config::format_bytes(*bytes),
+    ));
+}
+
+/// The validated range in words.
+fn range(size: u64) -> String {
+    match size.checked_sub(1) {
+        None => "0 entries".to_owned(),
+        Some(last) => format!("{size} entries (0 to {last})"),
+    }
+}
+
+fn good(
+    report: &VerifyReport,
+    vouched: &Vouched,
+    origin: &str,
+    progress: &Progress,
+    as_json: bool,
+) {
+    let per_second = progress.entries_per_second(report.signed_entries);
     let root = report.checkpoint.as_ref().map(|checkpoint| hex(&checkpoint.root_hash));
     let tail_defect = report.tail_defect.as_ref().map(ToString::to_string);
     if as_json {
@@ -62,15 +142,17 @@ fn good(report: &VerifyReport, vouched: &Vouched, origin: &str, as_json: bool) {
             "bytes": report.bytes,
             "segments": report.segments,
             "checkpoints": report.checkpoints,
+            "entries_per_second": per_second,
             "root_hash": root,
             "cosigned": vouched.cosigned,
             "timestamps": vouched.stamps,
         }));
     }
     let mut lines = vec![format!(
-        "{}: {} entries of {origin} give the signed root hash; {} checkpoints, {} segments, {}",
+        "{}: {} of {origin} give the signed root hash; {} checkpoints, {} segments, {}; \
+         {per_second} entries/s",
         paint(Tone::Good, "verified"),
-        report.signed_entries,
+        range(report.signed_entries),
         report.checkpoints,
         report.segments,
         crate::config::format_bytes(report.bytes),
@@ -113,29 +195,27 @@ fn tampered(defect: &Defect, as_json: bool) {
     show::line(&format!("{}: {defect}", paint(Tone::Bad, "does not verify")));
 }
 
-/// A line on standard error, if that is a terminal.
+/// A bar on standard error, which draws on a terminal only, and the time that it took.
 struct Progress {
-    shown: Option<Instant>,
-    is_wanted: bool,
+    bar: ProgressBar,
+    begun: Instant,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { shown: None, is_wanted: std::io::stderr().is_terminal() }
+        const FORM: &str = "{bar:30} {pos} of {len} entries, {per_sec}, {eta} to go";
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(FORM);
+        let bar = style.map_or(bar.clone(), |style| bar.with_style(style));
+        Self { bar, begun: Instant::now() }
     }
 
     fn show(&mut self, at: VerifyProgress) {
-        let is_due = self.shown.is_none_or(|shown| shown.elapsed() > Duration::from_millis(200));
-        if self.is_wanted && is_due {
-            self.shown = Some(Instant::now());
-            eprint!("\r\x1b[K{} of {} entries", at.entries, at.signed_entries);
-            let _ = std::io::stderr().flush();
-        }
+        self.bar.set_length(at.signed_entries.max(at.entries));
+        self.bar.set_position(at.entries);
     }
 
-    fn clear(&self) {
-        if self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
+    fn entries_per_second(&self, entries: u64) -> u64 {
+        (entries as f64 / self.begun.elapsed().as_secs_f64().max(1e-9)).round() as u64
     }
 }
