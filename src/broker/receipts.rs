@@ -14,12 +14,11 @@ use super::connection::Connection;
 use super::effect::{Acknowledge, Promised};
 use super::input::ConnectionId;
 use super::publish::acknowledgement;
-use crate::evidence::receipt::{RECEIPT_PROPERTY, RECEIPT_TYPE};
+use crate::evidence::receipt::{RECEIPT_PROPERTY, RECEIPT_TYPE, receipt_topic};
 use crate::evidence::tree::leaf_hash;
 use crate::evidence::{Attested, Receipt, Recorded};
-use crate::identity::Identity;
-use crate::mqtt::{ClientId, Packet, PublishProperties, TopicName, UserProperty, encoded_len};
-use crate::policy::{RECEIPTS_ROOT, ReceiptRule};
+use crate::mqtt::{Packet, PublishProperties, UserProperty, encoded_len};
+use crate::policy::ReceiptRule;
 use crate::routing::Message;
 use crate::schema::Outcome;
 use crate::time::Now;
@@ -92,7 +91,10 @@ impl Broker {
     /// Sends a receipt to the topic of its author, if a session of the same identity wants it.
     fn send_receipt(&mut self, now: Now, recorded: &Recorded, promised: &Promised) {
         let author = recorded.conforming().admitted().authorized().received().author();
-        let Some(topic) = receipt_topic(author.identity(), author.client_id()) else { return };
+        let Some(topic) = receipt_topic(author.identity().name(), author.client_id().as_str())
+        else {
+            return;
+        };
         let identity = author.identity().clone();
         if !self.is_awaited(&topic, &identity) {
             return;
@@ -128,22 +130,6 @@ impl Broker {
 pub(super) fn wish(properties: &[UserProperty]) -> Option<ReceiptRule> {
     let asked = properties.iter().find(|property| property.name == RECEIPT_PROPERTY)?;
     ReceiptRule::parse(&asked.value)
-}
-
-/// Where the receipts of a client go. Characters of its identifier that no level of a topic can
-/// have, and `%`, are written as `%` and two hexadecimal digits.
-fn receipt_topic(identity: &Identity, client_id: &ClientId) -> Option<TopicName> {
-    let mut topic = format!("{RECEIPTS_ROOT}/{}/", identity.name());
-    for character in client_id.as_str().chars() {
-        match character {
-            '/' => topic.push_str("%2F"),
-            '+' => topic.push_str("%2B"),
-            '#' => topic.push_str("%23"),
-            '%' => topic.push_str("%25"),
-            other => topic.push(other),
-        }
-    }
-    TopicName::parse(&topic).ok()
 }
 
 fn has_room(connection: &Connection, packet: &Packet) -> bool {

@@ -109,6 +109,14 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, FileFault> {
     }
 }
 
+/// As [`create`], in place of a file that is there.
+pub(super) fn replace(path: &Path, access: Access, content: &[u8]) -> Result<(), FileFault> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("replace", path)(error)),
+        _ => create(path, access, content),
+    }
+}
+
 /// The directories in `path`, by name; none if it cannot be listed.
 pub(super) fn subdirectories(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{PemObject as _, SectionKind};
 
 use super::files::{Access, create, require_absent};
 use super::plant::{Layout, pem};
@@ -16,13 +16,46 @@ use super::record::Recorder;
 use super::setting::{self, SettingProblem};
 use super::{Answer, CliFailure, files, show};
 use crate::config::{Config, Secret, Setting};
-use crate::evidence::receipt::ReceiptError;
+use crate::evidence::receipt::{ReceiptError, ReceiptVerifier};
 use crate::evidence::{ReceiptKey, ReceiptSigner};
 use crate::identity::certificate::sha256;
 
 /// Why there is no receipt, or no key for receipts.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ReceiptFailure {
+    /// A file that holds no key.
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(help("the public half that `avow init` made is DIR/certs/receipt.pub"))]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ReceiptError,
+    },
+    /// A file that holds no receipt.
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(help("`avow pub --receipt FILE` stores one, as docs/receipts.md has it"))]
+    NotOne {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ReceiptError,
+    },
+    /// Nothing signed says yet whether the promise is kept.
+    #[error("entry {index} is not yet under a checkpoint, which covers {covered} entries")]
+    #[diagnostic(help(
+        "a running broker signs one at the latest {} after an entry (`checkpoint_interval`): ask \
+         again then. If that is long ago, the log has lost entries: keep the receipt",
+        crate::config::format_duration(*interval)
+    ))]
+    NotYet {
+        /// The entry.
+        index: u64,
+        /// How many entries are covered.
+        covered: u64,
+        /// The longest time from an entry to its checkpoint.
+        interval: std::time::Duration,
+    },
     /// No key could be made.
     #[error("no key for receipts: {0}")]
     Make(#[source] ReceiptError),
@@ -67,6 +100,16 @@ pub(super) fn signer(config: &Config) -> Result<ReceiptSigner, CliFailure> {
     let key = der.and_then(|der| ReceiptKey::from_pkcs8(der.secret_der()));
     let key = key.map_err(|fault| problem(SettingProblem::NoReceiptKey(fault)))?;
     Ok(ReceiptSigner::new(&config.evidence.origin, key))
+}
+
+/// The public half: from `path`, or `DIR/certs/receipt.pub`.
+pub(super) fn verifier(dir: &Path, path: Option<&Path>) -> Result<ReceiptVerifier, CliFailure> {
+    let path = path.map_or_else(|| Layout(dir).receipt_verifier(), Path::to_owned);
+    let text = files::read(&path)?;
+    let found = rustls_pki_types::pem::from_buf(&mut text.as_bytes()).ok().flatten();
+    let spki = found.filter(|(kind, _)| *kind == SectionKind::PublicKey).map(|(_, der)| der);
+    let key = spki.ok_or(ReceiptError::PublicKey).and_then(|der| ReceiptVerifier::from_spki(&der));
+    key.map_err(|source| ReceiptFailure::Key { path, source }.into())
 }
 
 /// `avow audit receipt-key`.

@@ -20,6 +20,8 @@ use coset::{
 };
 
 use super::tree::Hash;
+use crate::mqtt::TopicName;
+use crate::policy::RECEIPTS_ROOT;
 use crate::time::UnixNanos;
 
 /// `typ` of a receipt.
@@ -99,6 +101,23 @@ pub enum ReceiptError {
     /// The operating system gave no randomness, or the library refused.
     #[error("the cryptographic library failed to make a key")]
     Library,
+}
+
+/// Where the receipts of the client `client_id` of the identity called `name` go. Characters of the
+/// identifier that no level of a topic can have, and `%`, are written as `%` and two hexadecimal
+/// digits. `None` if that is too long for a topic.
+pub fn receipt_topic(name: &str, client_id: &str) -> Option<TopicName> {
+    let mut topic = format!("{RECEIPTS_ROOT}/{name}/");
+    for character in client_id.chars() {
+        match character {
+            '/' => topic.push_str("%2F"),
+            '+' => topic.push_str("%2B"),
+            '#' => topic.push_str("%23"),
+            '%' => topic.push_str("%25"),
+            other => topic.push(other),
+        }
+    }
+    TopicName::parse(&topic).ok()
 }
 
 impl ReceiptKey {

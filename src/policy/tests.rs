@@ -361,10 +361,10 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
       closest: `device-telemetry` (policy.toml:31) `plant/${device}/telemetry/#`: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       considered:
         - `device-telemetry` (policy.toml:31): `plant/${device}/telemetry/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `device-status` (policy.toml:39): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `device-sealed` (policy.toml:47): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
-        - `operator-commands` (policy.toml:78): it speaks of operator
-        - `device-signed` (policy.toml:101): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-status` (policy.toml:43): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-sealed` (policy.toml:51): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `operator-commands` (policy.toml:82): it speaks of operator
+        - `device-signed` (policy.toml:105): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
     let allowed = shipped.explain(
@@ -377,12 +377,12 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
     insta::assert_snapshot!(allowed, @r"
     allow: spiffe://plant.example/device/press-7 publish 'plant/press-7/sealed/a'
       as client id 'press-7'
-      `device-sealed` (policy.toml:47) permits it
+      `device-sealed` (policy.toml:51) permits it
       considered:
         - `device-telemetry` (policy.toml:31): `plant/${device}/telemetry/#` does not cover it: at level 3 it wants `telemetry`, not `sealed`
-        - `device-status` (policy.toml:39): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
-        + `device-sealed` (policy.toml:47): `plant/${device}/sealed/#` covers it
-        - `operator-commands` (policy.toml:78): it speaks of operator
+        - `device-status` (policy.toml:43): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
+        + `device-sealed` (policy.toml:51): `plant/${device}/sealed/#` covers it
+        - `operator-commands` (policy.toml:82): it speaks of operator
       next: avow audit query --who device/press-7 --topic 'plant/press-7/sealed/a'
     ");
     let json = serde_json::to_value(&told).unwrap();

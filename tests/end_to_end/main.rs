@@ -14,6 +14,8 @@
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod bundle;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod demo;

@@ -12,7 +12,7 @@ use crate::raw::Version;
 use crate::strangers::{HOST, Stage, is_there, level};
 
 /// A program of the `clients` directory, if what it runs on is there.
-fn script(name: &str) -> Option<Command> {
+pub(crate) fn script(name: &str) -> Option<Command> {
     let python = std::env::var("AVOW_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let why = "Python's paho-mqtt 2, or openssl, is not installed (PyPI: paho-mqtt)";
     let mut probe = Command::new("sh");

@@ -4,6 +4,8 @@
 //! itself, also beside a running broker. The others read what the newest checkpoint covers.
 
 pub(super) mod answer;
+mod bundle;
+mod check_receipt;
 mod consistency;
 mod cover;
 mod export;
@@ -11,6 +13,7 @@ mod filter;
 mod print;
 mod read;
 pub(super) mod stamps;
+mod statement;
 mod stats;
 mod timeline;
 mod timestamp;
@@ -53,6 +56,10 @@ pub(super) enum AuditVerb {
     Timestamp(TimestampVerb),
     /// Build the query index again from the log
     Reindex,
+    /// Tell whether the log kept the promise of a receipt (exit 0, 1; 2 if nothing signed says so yet)
+    CheckReceipt(check_receipt::CheckReceiptArguments),
+    /// Write everything that a dispute about one entry needs, to be checked without us
+    Bundle(bundle::BundleArguments),
     /// Make the key that signs receipts, where there is none yet
     ReceiptKey,
 }
@@ -173,6 +180,8 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),
         AuditVerb::Reindex => read::reindex(dir),
+        AuditVerb::CheckReceipt(arguments) => check_receipt::run(dir, arguments),
+        AuditVerb::Bundle(arguments) => bundle::run(dir, arguments),
         AuditVerb::ReceiptKey => super::receipt::make(dir),
     }
 }

@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::ClientFailure;
 use crate::cli::bundle::ConnectFile;
-use crate::mqtt::ProtocolVersion;
+use crate::mqtt::{ProtocolVersion, UserProperty};
 use crate::server::tls::{Pem, client_config};
 
 /// How to reach the broker and as whom.
@@ -79,6 +79,10 @@ pub(super) struct Target {
     pub(super) port: u16,
     pub(super) version: ProtocolVersion,
     pub(super) client_id: String,
+    /// The name in our certificate.
+    pub(super) name: Option<String>,
+    /// What CONNECT says besides (5.0).
+    pub(super) user_properties: Vec<UserProperty>,
     pub(super) tls: Arc<ClientConfig>,
 }
 
@@ -125,13 +129,16 @@ impl ConnectionArguments {
         };
         let host = self.host.clone().or_else(|| file.as_ref().map(|file| file.host.clone()));
         let port = self.port.or_else(|| file.as_ref().map(|file| file.port));
-        let name = name_in(&texts.1).unwrap_or_else(|| "avow".to_owned());
-        let random = || format!("{name}-{verb}-{:08x}", random_u32());
+        let name = name_in(&texts.1);
+        let shown = name.as_deref().unwrap_or("avow");
+        let random = || format!("{shown}-{verb}-{:08x}", random_u32());
         Ok(Target {
             host: host.unwrap_or_else(|| "localhost".to_owned()),
             port: port.unwrap_or(8883),
             version,
             client_id: self.id.clone().unwrap_or_else(random),
+            name,
+            user_properties: Vec::new(),
             tls,
         })
     }

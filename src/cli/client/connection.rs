@@ -153,6 +153,7 @@ fn connect(target: &Target, arguments: &ConnectionArguments) -> Connect {
         password: arguments.password.clone().map(Bytes::from),
         properties: ConnectProperties {
             session_expiry_seconds: arguments.session_expiry_interval.filter(|_| v5),
+            user_properties: if v5 { target.user_properties.clone() } else { Vec::new() },
             ..ConnectProperties::default()
         },
     }

@@ -7,6 +7,7 @@
 mod arguments;
 mod connection;
 mod publish;
+mod receipt;
 mod subscribe;
 
 pub(super) use publish::{PublishArguments, run as publish};
@@ -14,6 +15,7 @@ pub(super) use subscribe::{SubscribeArguments, run as subscribe};
 
 use std::path::PathBuf;
 
+use crate::cli::files::FileFault;
 use crate::cli::show::escape;
 use crate::mqtt::{ReasonCode, TopicError, Violation};
 use crate::server::tls::TlsFault;
@@ -43,6 +45,10 @@ pub enum ClientFailure {
     /// Certificate, key or anchors cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsFault),
+    /// Where the receipt should be stored.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Receipt(#[from] FileFault),
     /// A topic that is none.
     #[error("`{}` is not a topic to {doing}: {source}", escape(topic))]
     Topic {

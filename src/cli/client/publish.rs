@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::ClientFailure;
 use super::arguments::ConnectionArguments;
 use super::connection::Connection;
+use super::receipt::Awaited;
 use crate::cli::show::escape;
 use crate::mqtt::{Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 
@@ -29,6 +30,12 @@ pub(in crate::cli) struct PublishArguments {
     /// Retain the message
     #[arg(short, long)]
     retain: bool,
+    /// Ask for a receipt and store it here. Before 5.0 nobody can ask: the rule must say so
+    #[arg(long, value_name = "FILE", conflicts_with = "stdin_line")]
+    receipt: Option<PathBuf>,
+    /// Write over a receipt that is there
+    #[arg(long, requires = "receipt")]
+    force: bool,
     #[command(flatten)]
     source: Source,
 }
@@ -61,10 +68,17 @@ pub(in crate::cli) fn run(arguments: &PublishArguments) -> Result<(), ClientFail
         doing: "publish to",
         source,
     })?;
-    let target = arguments.connection.target("pub")?;
+    let mut target = arguments.connection.target("pub")?;
+    let mut receipt = arguments.receipt.as_deref().map(|path| Awaited::new(path, arguments.force));
+    if let Some(receipt) = &mut receipt {
+        receipt.ask(&mut target)?;
+    }
     let mut messages = messages(&arguments.source)?;
     target.runtime()?.block_on(async {
         let mut connection = Connection::open(&target, &arguments.connection).await?;
+        if let Some(receipt) = &receipt {
+            receipt.listen(&mut connection).await?;
+        }
         let mut packet_id = PacketId::ONE;
         while let Some(payload) = messages.recv().await {
             let qos = QoS::from_bits(arguments.qos).unwrap_or_default();
@@ -78,8 +92,11 @@ pub(in crate::cli) fn run(arguments: &PublishArguments) -> Result<(), ClientFail
                 payload,
             };
             connection.send(&Packet::Publish(Box::new(publish))).await?;
-            acknowledged(&mut connection, qos, packet_id, &topic).await?;
+            acknowledged(&mut connection, qos, packet_id, &topic, receipt.as_mut()).await?;
             packet_id = packet_id.next();
+        }
+        if let Some(receipt) = receipt {
+            receipt.store(&mut connection).await?;
         }
         connection.close().await
     })
@@ -91,6 +108,7 @@ async fn acknowledged(
     qos: QoS,
     packet_id: PacketId,
     topic: &TopicName,
+    mut receipt: Option<&mut Awaited>,
 ) -> Result<(), ClientFailure> {
     let refused = |ack: Ack| ClientFailure::Refused {
         what: format!("PUBLISH to `{}`", escape(topic.as_str())),
@@ -101,7 +119,11 @@ async fn acknowledged(
         return Ok(());
     }
     loop {
-        match connection.answer("acknowledgement").await? {
+        let packet = connection.answer("acknowledgement").await?;
+        if let Some(receipt) = receipt.as_deref_mut() {
+            receipt.look(&packet);
+        }
+        match packet {
             Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack)
                 if ack.packet_id == packet_id && ack.reason.is_error() =>
             {
