@@ -21,6 +21,7 @@ pub mod cosigned;
 pub mod disk;
 pub mod facts;
 pub mod fault;
+pub mod fsck;
 pub mod index;
 pub mod log;
 mod posting;

@@ -109,7 +109,7 @@ impl<D: Disk> Recovery<D> {
         let size = self.tree.tree_size();
         if tiles.is_distrusted() {
             let reader = Reader::open(disk.clone(), &options.verifier, Until::Synced(size))?;
-            tiles = build(disk.clone(), &reader)?;
+            tiles = build(disk.clone(), &reader)?.0;
         }
         tiles.compared(&self.checkpoints)?;
         if self.unsigned_tail_entries() == 0 {

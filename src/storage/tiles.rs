@@ -148,6 +148,12 @@ impl<D: Disk> Tiles<D> {
         if size < marked.saturating_add(SYNC_ENTRIES) || size != self.edge.size() {
             return Ok(());
         }
+        self.sync_now(tree)
+    }
+
+    /// Moves the mark to the signed `tree`, all of whose tiles were written.
+    pub(super) fn sync_now(&mut self, tree: &Frontier) -> Result<(), StorageFault> {
+        let size = tree.tree_size();
         let disk = &self.files.disk;
         // A crash before this returns leaves the old mark: the next start compares once more.
         disk.sync_all().map_err(StorageFault::io(Doing::Sync, "tile"))?;
@@ -163,8 +169,12 @@ impl<D: Disk> Tiles<D> {
     }
 }
 
-/// Compares every full tile with the entries that `reader` has, and writes those that differ.
-pub(super) fn build<D: Disk>(disk: D, reader: &Reader<D>) -> Result<Tiles<D>, StorageFault> {
+/// Compares every full tile with the entries that `reader` has, and writes those that differ; the
+/// tiles, and the tree over those entries.
+pub(super) fn build<D: Disk>(
+    disk: D,
+    reader: &Reader<D>,
+) -> Result<(Tiles<D>, Frontier), StorageFault> {
     let (mut tiles, mut tree) = (Tiles::distrust(disk), Frontier::default());
     let mut pushed = Ok(());
     reader.visit(0, u64::MAX, None, &mut |entry| {
@@ -172,7 +182,7 @@ pub(super) fn build<D: Disk>(disk: D, reader: &Reader<D>) -> Result<Tiles<D>, St
         if pushed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     pushed?;
-    Ok(tiles)
+    Ok((tiles, tree))
 }
 
 impl<D: Disk> TileFiles<D> {

@@ -249,3 +249,50 @@ print("fine")
     let said = run(Command::new(python3()).args(["-I", "-B", "-c", code]).arg(docs)).exits(0);
     assert_eq!(said.out.trim(), "fine");
 }
+
+#[test]
+fn fsck_names_what_differs_and_repairs_it_from_the_segments() {
+    let plant = Plant::new();
+    let device = plant.device("a-1");
+    let broker = plant.serve();
+    let mut raw = Raw::connected(broker.address, &device, Version::V5);
+    for id in 1..=50 {
+        assert!(raw.publish("plant/a-1/sealed/x", 1, id, b"x"));
+        assert_eq!(raw.acknowledged(id), (0, None));
+    }
+    let fsck = |more: &[&str]| run(&mut plant.avow(&[&["audit", "fsck"], more].concat()));
+    broker.wait_for_metric("avow_log_entries_signed_total", 50);
+    // Beside a running broker it reads; it does not write.
+    fsck(&[]).exits(0);
+    fsck(&["--repair"]).exits(2);
+    assert!(broker.stop().success());
+    fsck(&[]).exits(0);
+    let evidence = plant.dir().join("evidence");
+    let size = {
+        let note = std::fs::read_to_string(evidence.join("checkpoint")).unwrap();
+        note.lines().nth(1).unwrap().to_owned()
+    };
+    let [bundle, hashes] = ["entries", "0"].map(|kind| format!("tile/{kind}/000.p/{size}"));
+    let mut bytes = std::fs::read(evidence.join(&bundle)).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(evidence.join(&bundle), bytes).unwrap();
+    std::fs::remove_file(evidence.join(&hashes)).unwrap();
+    let kept = ["checkpoint", "history", "segments/00000000.seg"].map(|file| evidence.join(file));
+    let before = kept.each_ref().map(|file| std::fs::read(file).unwrap());
+    let said = fsck(&[]).exits(1);
+    assert!(said.out.contains(&format!("{bundle}, byte 100, entry 0")), "{said:#?}");
+    assert!(said.out.contains(&format!("{hashes}, byte 0, entry 0: the tile is missing")));
+    assert_eq!(run(&mut plant.avow(&["audit", "verify", "--tiles"])).code, Some(1));
+    let said = fsck(&["--repair", "--json"]).exits(0);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&told["differing"], &told["written"]), (&2.into(), &2.into()), "{said:#?}");
+    fsck(&[]).exits(0);
+    run(&mut plant.avow(&["audit", "verify", "--tiles"])).exits(0);
+    assert!(kept.each_ref().map(|file| std::fs::read(file).unwrap()) == before);
+    // Segments that are damaged have no view.
+    let mut segment = before[2].clone();
+    segment[2000] ^= 1;
+    std::fs::write(&kept[2], segment).unwrap();
+    fsck(&["--repair"]).exits(1);
+    fsck(&["--nonsense"]).exits(2);
+}

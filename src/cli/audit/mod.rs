@@ -10,6 +10,7 @@ mod consistency;
 mod cover;
 mod export;
 mod filter;
+mod fsck;
 mod print;
 mod read;
 pub(super) mod stamps;
@@ -54,6 +55,8 @@ pub(super) enum AuditVerb {
     /// Have an authority say when a checkpoint existed (RFC 3161)
     #[command(subcommand)]
     Timestamp(TimestampVerb),
+    /// Compare the tiles with the segments; write them and the query index again (exit 0 or 1)
+    Fsck(FsckArguments),
     /// Build the query index again from the log
     Reindex,
     /// Tell whether the log kept the promise of a receipt (exit 0, 1; 2 if nothing signed says so yet)
@@ -81,6 +84,16 @@ pub(super) struct VerifyArguments {
     /// A checkpoint of this log that you kept: it must be a prefix
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FsckArguments {
+    /// Write what is missing or differs, and build the query index again; no broker may run
+    #[arg(long)]
+    repair: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -179,6 +192,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Consistency(arguments) => consistency::run(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),
+        AuditVerb::Fsck(arguments) => fsck::run(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
         AuditVerb::CheckReceipt(arguments) => check_receipt::run(dir, arguments),
         AuditVerb::Bundle(arguments) => bundle::run(dir, arguments),
