@@ -8,6 +8,7 @@
 //! The invariant: every accepted call is answered exactly once, by the broker's answer or by the
 //! reason why the connection ended.
 
+use avow_signer::{LINK_PROPERTY, STATEMENT_PROPERTY};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -117,8 +118,27 @@ pub struct Message {
     pub qos: Qos,
     /// The RETAIN flag.
     pub retain: bool,
-    /// The device's statement about it, as the user property says it; 5.0 only.
-    pub statement: Option<String>,
+    /// What its device states with it, in a user property; 5.0 only.
+    pub statement: Option<Stated>,
+}
+
+/// A user property of a device that signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stated {
+    /// The statement about this message.
+    Statement(String),
+    /// Its place in a batch that is signed for later.
+    Link(String),
+}
+
+impl Stated {
+    /// Name and value.
+    pub(crate) fn property(&self) -> (&'static str, &str) {
+        match self {
+            Self::Statement(value) => (STATEMENT_PROPERTY, value),
+            Self::Link(value) => (LINK_PROPERTY, value),
+        }
+    }
 }
 
 /// An Application Message that arrived.

@@ -138,6 +138,10 @@ impl Device {
                     break;
                 }
             }
+            let cover = signers.as_mut().and_then(|signers| signers.cover(unix_ms() / 1_000));
+            if let (None, Some(cover)) = (&ended, cover) {
+                ended = send_cover(&client, cover, &mut answers).await.err();
+            }
             while answers.try_join_next().is_some() {}
         }
         if let (None, Some(machine)) = (&ended, machine) {
@@ -260,7 +264,7 @@ impl Lane {
         random: &mut Random,
         key: Option<&SealKey>,
     ) -> Option<Outgoing> {
-        let ts = unix_ms();
+        let ts = unix_ms() - 1_000 * u64::from(self.stream.stored_secs);
         #[expect(clippy::cast_precision_loss, reason = "seconds of day need no 53 bits")]
         let now_secs = ts as f64 / 1_000.0;
         let elapsed_secs = now.duration_since(self.last_at).as_secs_f64();
@@ -361,6 +365,17 @@ async fn client_send(
     let in_flight = room.send(outgoing.message);
     let ledger = Arc::clone(&device.ledger);
     answers.spawn(async move { ledger.answered(digest, &in_flight.acknowledged().await) });
+    Ok(())
+}
+
+/// Sends a cover, which is for the broker: no dashboard gets it, so it is in no book.
+async fn send_cover(
+    client: &Client,
+    cover: Message,
+    answers: &mut JoinSet<()>,
+) -> Result<(), ClientError> {
+    let in_flight = client.send(cover).await?;
+    answers.spawn(async move { drop(in_flight.acknowledged().await) });
     Ok(())
 }
 

@@ -64,6 +64,9 @@ pub struct Stream {
     pub form: Form,
     /// Whether the device signs these messages, and how well.
     pub sign: Option<Sign>,
+    /// How many seconds ago they were read: a device that stores and forwards.
+    #[serde(default)]
+    pub stored_secs: u32,
     /// Whether the device is entitled to these messages.
     #[serde(default)]
     pub intent: Intent,
@@ -108,6 +111,8 @@ pub enum Sign {
     Forged,
     /// A good statement of before the last restart.
     Replayed,
+    /// Later, together with others.
+    Batched,
 }
 
 /// Whether a device is entitled to what it sends.
@@ -253,7 +258,7 @@ pub enum ProfileError {
 }
 
 /// The embedded files: name and text.
-const SHIPPED: [(&str, &str); 9] = [
+const SHIPPED: [(&str, &str); 10] = [
     ("press", include_str!("../profiles/press.toml")),
     ("pump", include_str!("../profiles/pump.toml")),
     ("furnace", include_str!("../profiles/furnace.toml")),
@@ -263,11 +268,12 @@ const SHIPPED: [(&str, &str); 9] = [
     ("flooder", include_str!("../profiles/flooder.toml")),
     ("stranger", include_str!("../profiles/stranger.toml")),
     ("signer", include_str!("../profiles/signer.toml")),
+    ("batch", include_str!("../profiles/batch.toml")),
 ];
 
 impl Profile {
     /// The names of the shipped profiles.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "press",
         "pump",
         "furnace",
@@ -277,6 +283,7 @@ impl Profile {
         "flooder",
         "stranger",
         "signer",
+        "batch",
     ];
 
     /// Reads a profile; `file` is for error messages.

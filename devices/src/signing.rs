@@ -1,11 +1,19 @@
-//! A device that signs each message, and what a thief of its messages could try.
+//! A device that signs each message or batches of them, and what a thief of its messages could try.
 
-use avow_signer::{Message as Signable, SignError, Signed, Signer, SignerOptions, SigningKey};
+use avow_signer::{
+    BatchBounds, BatchSigner, COVER_TOPIC, Message as Signable, SignError, Signed, Signer,
+    SignerOptions, SigningKey,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::client::{Credentials, Message};
+use crate::client::{Credentials, Message, Qos, Stated};
 use crate::profile::Sign;
+
+/// Messages of a batch.
+pub const BATCH_MESSAGES: u64 = 5;
+/// Longest time from the first message of a batch to its cover, in seconds.
+const BATCH_SECONDS: u64 = 5;
 
 /// What a device that signs must know of the broker and of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,7 @@ pub enum SigningError {
 pub(crate) struct Signers {
     current: Signer,
     earlier: Signer,
+    batch: BatchSigner,
 }
 
 impl Signers {
@@ -45,18 +54,23 @@ impl Signers {
         let certificate = CertificateDer::from_pem_slice(&credentials.cert_pem)
             .map_err(|_| SigningError::Certificate)?;
         let identity = format!("spiffe://{}/device/{name}", signing.trust_domain);
-        let of = |epoch| {
+        let options = |epoch| {
             let key = PrivateKeyDer::from_pem_slice(&credentials.key_pem);
             let key = key.map_err(|_| SignError::Key)?;
-            Ok::<_, SignError>(Signer::new(SignerOptions {
+            Ok::<_, SignError>(SignerOptions {
                 key: SigningKey::from_pkcs8(key.secret_der())?,
                 certificate_der: &certificate,
                 identity: &identity,
                 audience: &signing.origin,
                 epoch,
-            }))
+            })
         };
-        Ok(Self { current: of(epoch)?, earlier: of(epoch.saturating_sub(1))? })
+        let bounds = BatchBounds { messages: BATCH_MESSAGES, seconds: BATCH_SECONDS };
+        Ok(Self {
+            current: Signer::new(options(epoch)?),
+            earlier: Signer::new(options(epoch.saturating_sub(1))?),
+            batch: BatchSigner::new(options(epoch)?, bounds),
+        })
     }
 
     /// Gives `message` its statement; false if there is nothing to be sent yet.
@@ -68,14 +82,31 @@ impl Signers {
         let signer = match sign {
             Sign::Good | Sign::Forged => &mut self.current,
             Sign::Replayed => &mut self.earlier,
+            Sign::Batched => {
+                let Ok(link) = self.batch.link(&signable(message), now_seconds) else {
+                    return false;
+                };
+                message.statement = Some(Stated::Link(link.property()));
+                return true;
+            }
         };
         let Ok(signed) = statement(signer, message, now_seconds) else { return false };
-        message.statement = Some(signed.property());
+        message.statement = Some(Stated::Statement(signed.property()));
         if sign == Sign::Forged {
             // Still good JSON, and still not what was signed.
             message.payload.push(b' ');
         }
         true
+    }
+
+    /// What is to be published for the messages that were linked, if that is due.
+    pub(crate) fn cover(&mut self, now_seconds: u64) -> Option<Message> {
+        if !self.batch.is_due(now_seconds) {
+            return None;
+        }
+        let payload = self.batch.cover(now_seconds).ok()??;
+        let (topic, qos) = (COVER_TOPIC.to_owned(), Qos::AtLeastOnce);
+        Some(Message { topic, payload, qos, retain: false, statement: None })
     }
 }
 
@@ -84,9 +115,12 @@ fn statement(
     message: &Message,
     now_seconds: u64,
 ) -> Result<Signed, SignError> {
+    signer.sign(&signable(message), now_seconds)
+}
+
+fn signable(message: &Message) -> Signable<'_> {
     let (qos, retain) = (message.qos as u8, message.retain);
-    let (topic, payload) = (message.topic.as_str(), &message.payload[..]);
-    signer.sign(&Signable { topic, payload, qos, retain }, now_seconds)
+    Signable { topic: &message.topic, payload: &message.payload, qos, retain }
 }
 
 #[cfg(test)]
@@ -123,6 +157,20 @@ mod tests {
         let mut forged = message();
         assert!(signers.state(Sign::Forged, &mut forged, 1));
         assert_ne!(forged.payload, b"{}");
+    }
+
+    #[test]
+    fn a_batch_is_covered_when_it_has_its_messages_or_its_time_is_over() {
+        let mut signers = signers();
+        for (count, at, due) in [(4, 10, false), (1, 10, true), (1, 20, false), (0, 25, true)] {
+            for _ in 0..count {
+                let mut linked = message();
+                assert!(signers.state(Sign::Batched, &mut linked, at));
+                assert!(matches!(linked.statement, Some(Stated::Link(_))));
+            }
+            let cover = signers.cover(at);
+            assert_eq!(cover.map(|cover| cover.topic), due.then(|| "$cover".to_owned()));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! answer is yes only if every expectation held and the log verifies; nothing is counted that did
 //! not come back over the wire.
 
+mod evidence;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -25,22 +26,19 @@ use crate::identity::Role;
 use crate::storage::{Reader, RealDisk, Until, verify};
 
 /// The devices of the demo: a name, and the profile that says what it does.
-const DEVICES: [(&str, &str); 10] = [
+const DEVICES: [(&str, &str); 11] = [
     ("press-1", "press"),
     ("press-2", "press"),
     ("pump-1", "pump"),
     ("meter-1", "meter"),
-    ("signer-1", "signer"),
+    (evidence::SIGNER, "signer"),
+    (evidence::BATCHER, "batch"),
     ("furnace-1", "furnace"),
     ("trespasser", "trespasser"),
     ("broken", "broken"),
     ("flooder", "flooder"),
     ("stranger", "stranger"),
 ];
-/// The device that signs what it sends.
-const SIGNER: &str = "signer-1";
-/// What only an entry of a signed message has; texts of clients are escaped.
-const SIGNED_FIELD: &[u8] = br#""lvl":"A2""#;
 const TRUST_DOMAIN: &str = "demo.example";
 const DASHBOARD: &str = "control-room";
 /// The device whose certificate another CA signs.
@@ -129,7 +127,7 @@ fn conclude(config: &Config, report: &PlantReport) -> Result<Answer, CliFailure>
     let disk = RealDisk::new(&config.evidence.directory);
     let reader = Reader::open(disk, key.verifier(), Until::Checkpoint)?;
     let index = verified.signed_entries / 2;
-    let (is_signed, signed_line) = signed(&reader, report)?;
+    let (is_signed, signed_lines) = evidence::judge(&reader, report)?;
     let mut lines = Vec::new();
     let proven = match reader.entry(index)? {
         Some(entry) => {
@@ -141,28 +139,11 @@ fn conclude(config: &Config, report: &PlantReport) -> Result<Answer, CliFailure>
     };
     let word = if proven { "is proven to be in it" } else { "is NOT proven to be in it" };
     lines.insert(0, format!("entry {index} {word}:"));
-    lines.insert(0, signed_line);
+    lines.splice(0..0, signed_lines);
     lines.push(look(&config.dir, index));
     show::line(&lines.join("\n"));
     let all_held = held == expectations.len();
     Ok(if all_held && proven && is_signed { Answer::Yes } else { Answer::No })
-}
-
-/// Whether every message that the signing device was acknowledged stands in the log as its own
-/// signed one, and a line about it.
-fn signed(reader: &Reader<RealDisk>, report: &PlantReport) -> Result<(bool, String), CliFailure> {
-    let mut in_log = 0_u64;
-    for entry in reader.entries(0) {
-        in_log += u64::from(memchr::memmem::find(&entry?.json, SIGNED_FIELD).is_some());
-    }
-    let device = report.devices.iter().find(|device| device.name == SIGNER);
-    let accepted = device.map_or(0, |device| device.proper.accepted);
-    let refused = device.map_or(0, |device| device.improper.refused_total());
-    let line = format!(
-        "{in_log} messages stand in the log as signed by their device (lvl A2), of {accepted} that \
-         were acknowledged to {SIGNER}; {refused} bent or replayed ones were refused"
-    );
-    Ok((accepted > 0 && in_log >= accepted, line))
 }
 
 /// How to look at the evidence oneself.

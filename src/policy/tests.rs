@@ -69,7 +69,7 @@ fn receive(policy: &Policy, who: &str, topic: &str) -> Result<String, Refusal> {
 fn the_shipped_policy_loads_and_passes_its_own_tests() {
     let shipped = Policy::parse("config/policy.toml", SHIPPED);
     let shipped = shipped.unwrap_or_else(|error| panic!("{}", error.plain()));
-    assert_eq!(shipped.rule_count(), 11);
+    assert_eq!(shipped.rule_count(), 12);
     let telemetry = publish(&shipped, "device/press-7", "plant/press-7/telemetry/t");
     assert_eq!(telemetry, Ok("device-telemetry".to_owned()));
 }

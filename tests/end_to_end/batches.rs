@@ -1,12 +1,23 @@
 //! Level A1 with a stranger's device: Python, paho-mqtt and openssl, which know `BATCH.md` and nothing
 //! of ours.
 
+use std::io::Write as _;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Plant, beside_this, run};
+use crate::harness::{Bundle, Plant, beside_this, run};
 use crate::strangers::{HOST, python_script};
+
+/// What `check_cover.py` says of the covers among these entries, if they are good.
+fn checked(entries: &str, device: &Bundle, identity: &str, origin: &str) -> Option<Value> {
+    let mut check = python_script("check_cover.py").unwrap();
+    check.arg(device.path("cert.pem")).args([identity, origin]).stdin(Stdio::piped());
+    let mut child = check.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(entries.as_bytes()).unwrap();
+    let said = child.wait_with_output().unwrap();
+    said.status.success().then(|| serde_json::from_slice(&said.stdout).unwrap())
+}
 
 #[test]
 fn a_stranger_s_batches_are_covered_and_audit_says_so() {
@@ -15,8 +26,8 @@ fn a_stranger_s_batches_are_covered_and_audit_says_so() {
     let device = plant.device("press-7");
     plant.edit("policy.toml", |text| {
         format!(
-            "{text}\n[[permit]]\nid = \"batched\"\nwho = [\"device\"]\n\
-             publish = [\"plant/${{device}}/batched\"]\nschema = \"none\"\nevidence = \"batched\"\n"
+            "{text}\n[[permit]]\nid = \"unread\"\nwho = [\"device\"]\n\
+             publish = [\"plant/${{device}}/unread\"]\nschema = \"none\"\nevidence = \"batched\"\n"
         )
     });
     let broker = plant.serve();
@@ -29,7 +40,7 @@ fn a_stranger_s_batches_are_covered_and_audit_says_so() {
     let identity = format!("spiffe://{}/device/press-7", setting("trust_domain = "));
     let origin = setting("origin = ");
     script.arg(beside_this("../../devices/signer")).args([HOST, &plant.port.to_string()]);
-    script.arg(&device.dir).args([&identity, &origin, "plant/press-7/batched"]);
+    script.arg(&device.dir).args([&identity, &origin, "plant/press-7/unread"]);
     let said = run(script.stdin(Stdio::null()));
     assert_eq!(said.code, Some(0), "{said:#?}\n{facts}\n{}", broker.said());
     let codes: Value = serde_json::from_str(said.out.trim()).unwrap();
@@ -57,5 +68,11 @@ fn a_stranger_s_batches_are_covered_and_audit_says_so() {
     let refused = plant.query(&["--type", "publish.refused", "--limit", "100"]);
     let why: Vec<&str> = refused.iter().filter_map(|entry| entry["why"].as_str()).collect();
     assert_eq!(why, ["statement.signature", "statement.missing", "statement.gap"]);
+    let all = run(&mut plant.avow(&["audit", "query", "--json", "--limit", "1000"])).exits(0);
+    assert_eq!(checked(&all.out, &device, &identity, &origin), Some(json!({ "covered": 5 })));
+    let other = all.out.replacen("\"seq\":3", "\"seq\":33", 1);
+    assert_ne!(other, all.out);
+    assert_eq!(checked(&other, &device, &identity, &origin), None, "another message");
+    assert_eq!(checked(&all.out, &device, &identity, "plant.example/elsewhere"), None);
     plant.audit_verify().exits(0);
 }

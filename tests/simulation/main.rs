@@ -3,6 +3,8 @@
 //! A failure prints its seed; `one_history(seed, …)` replays it.
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod crash;

@@ -52,7 +52,7 @@ const STEPS: u64 = 120;
 const SIGNED: u8 = 24;
 
 /// The key of RFC 8032, 7.1, test 1, in both halves.
-static KEY: LazyLock<(SigningKey, DeviceKey)> = LazyLock::new(|| {
+pub(crate) static KEY: LazyLock<(SigningKey, DeviceKey)> = LazyLock::new(|| {
     let hex = |text: &str| -> Vec<u8> {
         let bytes = (0..text.len()).step_by(2);
         bytes.map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()

@@ -2,7 +2,6 @@
 //!
 //! The engine has one set of types per version; this is the only place that knows.
 
-use avow_signer::STATEMENT_PROPERTY;
 use mqtt_protocol_core::mqtt;
 use mqtt_protocol_core::mqtt::packet::{
     Packet, Property, SubEntry, SubOpts, UserProperty, v3_1_1, v5_0,
@@ -171,7 +170,8 @@ pub(super) fn publish(
             };
             let builder = match &message.statement {
                 Some(statement) => {
-                    let property = UserProperty::new(STATEMENT_PROPERTY, statement.as_str())?;
+                    let (name, value) = statement.property();
+                    let property = UserProperty::new(name, value)?;
                     builder.props(vec![property.into()])
                 }
                 None => builder,
