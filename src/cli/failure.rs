@@ -7,7 +7,9 @@ use std::io::IsTerminal as _;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::cli::audit::answer::AnswerFault;
+use crate::cli::audit::check_proof::CheckProofFailure;
 use crate::cli::audit::stamps::StampFailure;
+use crate::cli::audit::witnessed::NotWitnessed;
 use crate::cli::client::ClientFailure;
 use crate::cli::files::FileFault;
 use crate::cli::receipt::ReceiptFailure;
@@ -99,6 +101,14 @@ pub enum CliFailure {
     #[error("--days {0} is outside 1 to {END_ENTITY_DAYS_MAX}")]
     #[diagnostic(help("short lives limit what a stolen key is good for; the profile says 30"))]
     Days(u32),
+    /// A proof that cannot be checked.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    CheckProof(#[from] CheckProofFailure),
+    /// Too few witnesses.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    NotWitnessed(#[from] NotWitnessed),
     /// A time-stamp.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -256,6 +266,7 @@ impl CliFailure {
         match self {
             Self::Client(failure) if failure.is_denial() => 1,
             Self::Verify(VerifyFault::Defect(_)) | Self::NoEntry(_) => 1,
+            Self::NotWitnessed(_) => 1,
             Self::NotCovered { .. } | Self::Read(AnswerFault::Proof(_)) => 1,
             Self::Storage(fault)
             | Self::Verify(VerifyFault::Fault(fault))
@@ -272,6 +283,7 @@ impl CliFailure {
             | Self::Receipt(_)
             | Self::Policy(_)
             | Self::WitnessPolicy(_)
+            | Self::CheckProof(_)
             | Self::Witnesses(_)
             | Self::File(_)
             | Self::Lock(_)

@@ -11,7 +11,9 @@
 
 use super::disk::{Disk, DiskFile};
 use super::fault::{Doing, StorageFault};
+use super::reader::Reader;
 use crate::evidence::checkpoint::NoteError;
+use crate::evidence::{Checkpoint, VerifierKey};
 
 /// The directory of what witnesses gave, within the log's.
 pub const WITNESS_DIR: &str = "witness";
@@ -36,6 +38,24 @@ pub fn read_cosigned<D: Disk>(disk: &D) -> Result<Option<String>, StorageFault> 
     bytes.truncate(read.map_err(StorageFault::io(Doing::Read, COSIGNED_FILE))?);
     let malformed = StorageFault::Checkpoint { file: COSIGNED_FILE, source: NoteError::Malformed };
     String::from_utf8(bytes).map(Some).map_err(|_| malformed)
+}
+
+impl<D: Disk> Reader<D> {
+    /// The cosigned checkpoint and its note; `None` if there is none. Whose cosignatures it has is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// If the disk refuses, or it is not a checkpoint that `verifier`'s key signed.
+    pub fn cosigned(
+        &self,
+        verifier: &VerifierKey,
+    ) -> Result<Option<(String, Checkpoint)>, StorageFault> {
+        let Some(note) = read_cosigned(self.disk())? else { return Ok(None) };
+        let opened = Checkpoint::open(&note, verifier);
+        let checkpoint =
+            opened.map_err(|source| StorageFault::Checkpoint { file: COSIGNED_FILE, source })?;
+        Ok(Some((note, checkpoint)))
+    }
 }
 
 /// Puts `note` in the place of the cosigned checkpoint.

@@ -80,6 +80,21 @@ impl<D: Disk> Reader<D> {
         let (Some(checkpoint), Some(note)) = (self.checkpoint(), self.note()) else {
             return Err(not_covered);
         };
+        self.prove_under(index, note, checkpoint)
+    }
+
+    /// As [`Self::prove`], under an earlier checkpoint of this log and its signed note.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn prove_under(
+        &self,
+        index: u64,
+        note: &str,
+        checkpoint: &Checkpoint,
+    ) -> Result<TlogProof, ProveError> {
+        let tree_size = checkpoint.tree_size;
+        let not_covered = ProveError::NotCovered { index, tree_size };
         if index >= tree_size {
             return Err(not_covered);
         }

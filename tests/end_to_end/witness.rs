@@ -177,6 +177,54 @@ fn a_broker_brings_its_checkpoints_to_two_witnesses() {
 }
 
 #[test]
+fn a_proof_needs_the_cosignatures_that_the_policy_asks_for() {
+    let plant = Plant::new();
+    let device = plant.device("a-1");
+    let witness = Witness::new(&plant, "one", false);
+    let log = text(&plant.dir().join("log.vkey"));
+    configure(&plant, &format!("log {log}{}quorum w1\n", witness.policy_line("w1")));
+    let broker = plant.serve();
+    publish(&plant, &broker, &device);
+    let newest = (broker.metric("avow_log_entries_total") - 1).to_string();
+    let prove = |more: &[&str]| run(plant.avow(&["audit", "prove", &newest]).args(more));
+    let out = plant.beside("proof");
+    // No checkpoint covers it yet, so it waits for one and for the witness.
+    prove(&["--out", out.to_str().unwrap()]).exits(0);
+    let path = |name: &str| out.join(name).display().to_string();
+    let policy = plant.dir().join("witness.policy").display().to_string();
+    let check = |policy: &str| {
+        let files = [path("entry.json"), path("entry.tlog-proof")];
+        run(avow().args(["audit", "check-proof", &files[0], &files[1], "--policy", policy]))
+    };
+    let said = check(&policy).exits(0);
+    assert!(said.out.contains("cosigned by w1 at 20"), "{said:#?}");
+    let said = plant.audit_verify().exits(0);
+    assert!(said.out.contains("by w1: enough for the policy"), "{said:#?}");
+
+    // A second witness that nobody has asked: neither is there a proof, nor is one believed.
+    let second = Witness::new(&plant, "two", false);
+    let both = format!(
+        "log {log}{}{}group both all w1 w2\nquorum both\n",
+        witness.policy_line("w1"),
+        second.policy_line("w2")
+    );
+    plant.write("witness.policy", &both);
+    let said = check(&policy).exits(1);
+    assert!(said.out.contains("missing: w2"), "{said:#?}");
+    assert!(broker.stop().success());
+    let said = prove(&[]).exits(1);
+    assert!(said.err.contains("not by w2"), "{said:#?}");
+    prove(&["--unwitnessed"]).exits(0);
+    // Nor is a changed entry, or a proof without a key to believe.
+    std::fs::write(out.join("entry.json"), "{}").unwrap();
+    plant.write("witness.policy", &format!("log {log}quorum none\n"));
+    check(&policy).exits(1);
+    plant.write("witness.policy", "quorum none\n");
+    let said = check(&policy).exits(2);
+    assert!(said.err.contains("no `log` line"), "{said:#?}");
+}
+
+#[test]
 fn a_log_that_was_rolled_back_is_found_out() {
     let plant = Plant::new();
     let device = plant.device("a-1");

@@ -102,22 +102,7 @@ impl LogReader {
                 let cover = cover_of(&self.reader, self.index.as_ref(), &entry)?;
                 lines.line(&self.long(&entry, cover))
             }
-            LogRequest::Prove { index } => {
-                let Some(entry) = self.written(*index)? else { return Ok(()) };
-                if entry.index >= self.covered() {
-                    return lines.line(&self.long(&entry, None));
-                }
-                let proof = self.reader.prove(*index)?;
-                // What we hand out, somebody else will check: so do we.
-                proof.verify(&entry.json, &self.verifier)?;
-                let answer = json!({
-                    "index": index,
-                    "entry": text(&entry),
-                    "proof": proof.to_string(),
-                    "verifier": self.verifier.to_string(),
-                });
-                lines.line(&answer.to_string())
-            }
+            LogRequest::Prove { index, witnessed } => self.prove(*index, *witnessed, lines),
             LogRequest::Tail { filter, last, follow } => {
                 // Whoever goes on from an entry wants all that came since.
                 let (limit, order) = match filter.after {
@@ -235,6 +220,47 @@ impl LogReader {
             ControlFlow::Continue(())
         });
         if newer > 0 { lines.line(&json!({ "newer": newer }).to_string()) } else { Ok(()) }
+    }
+
+    fn prove(
+        &mut self,
+        index: u64,
+        witnessed: bool,
+        lines: &mut impl Lines,
+    ) -> Result<(), AnswerFault> {
+        let Some(entry) = self.written(index)? else { return Ok(()) };
+        let proof = if witnessed {
+            let cosigned = self.reader.cosigned(&self.verifier)?;
+            // It may be newer than what was read at first.
+            self.reader.refresh(&self.verifier)?;
+            let covered = cosigned.as_ref().map_or(0, |(_, checkpoint)| checkpoint.tree_size);
+            match cosigned.filter(|_| index < covered) {
+                Some((note, checkpoint)) => self.reader.prove_under(index, &note, &checkpoint)?,
+                None => {
+                    let (entry, covered_entries) = (text(&entry), covered);
+                    let answer = json!({
+                        "index": index,
+                        "entry": entry,
+                        "covered": false,
+                        "covered_entries": covered_entries,
+                    });
+                    return lines.line(&answer.to_string());
+                }
+            }
+        } else if index >= self.covered() {
+            return lines.line(&self.long(&entry, None));
+        } else {
+            self.reader.prove(index)?
+        };
+        // What we hand out, somebody else will check: so do we.
+        proof.verify(&entry.json, &self.verifier)?;
+        let answer = json!({
+            "index": index,
+            "entry": text(&entry),
+            "proof": proof.to_string(),
+            "verifier": self.verifier.to_string(),
+        });
+        lines.line(&answer.to_string())
     }
 
     /// Number of entries that the newest checkpoint covers.
@@ -402,14 +428,20 @@ mod tests {
         let log = &mut reader(dir.path());
         let [covered] = &ask(log, &LogRequest::Show { index: 1 })[..] else { panic!() };
         assert_eq!(covered["covered"], true);
-        for request in [LogRequest::Show { index: 2 }, LogRequest::Prove { index: 2 }] {
+        for request in
+            [LogRequest::Show { index: 2 }, LogRequest::Prove { index: 2, witnessed: false }]
+        {
             let [young] = &ask(log, &request)[..] else { panic!() };
             assert_eq!((&young["covered"], &young["covered_entries"]), (&false.into(), &2.into()));
             assert!(young["entry"].as_str().unwrap().contains("device/a"));
             assert!(young["proof"].is_null());
         }
-        assert!(ask(log, &LogRequest::Prove { index: 1 })[0]["proof"].is_string());
-        for request in [LogRequest::Show { index: 4 }, LogRequest::Prove { index: 4 }] {
+        assert!(
+            ask(log, &LogRequest::Prove { index: 1, witnessed: false })[0]["proof"].is_string()
+        );
+        for request in
+            [LogRequest::Show { index: 4 }, LogRequest::Prove { index: 4, witnessed: false }]
+        {
             assert!(ask(log, &request).is_empty(), "there is none");
         }
     }

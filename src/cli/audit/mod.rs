@@ -5,6 +5,7 @@
 
 pub(super) mod answer;
 mod bundle;
+pub(super) mod check_proof;
 mod check_receipt;
 mod consistency;
 mod cover;
@@ -20,11 +21,13 @@ mod timeline;
 mod timestamp;
 mod verify;
 mod vouched;
+pub(super) mod witnessed;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::check_proof::CheckProofArguments;
 use self::filter::FilterArguments;
 use self::timestamp::TimestampVerb;
 use super::privacy::who_is::{self, WhoIsArguments};
@@ -48,6 +51,8 @@ pub(super) enum AuditVerb {
     Show(ShowArguments),
     /// Prove that one entry is in the signed log, for a checker that trusts nobody
     Prove(ProveArguments),
+    /// Check a proof, and the cosignatures that a policy asks for (exit 0 or 1)
+    CheckProof(CheckProofArguments),
     /// Prove that the log only grew between two sizes (exit 1: a kept checkpoint is no prefix)
     Consistency(ConsistencyArguments),
     /// Ask who stands behind a pseudonym, or what somebody's pseudonym is (exit 0 or 1)
@@ -168,6 +173,9 @@ pub(super) struct ProveArguments {
     /// Write entry.json, entry.tlog-proof and log.vkey into this directory instead
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
+    /// Prove under the newest checkpoint, whoever has cosigned it
+    #[arg(long)]
+    unwitnessed: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "out")]
     json: bool,
@@ -189,6 +197,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::Export(arguments) => export::run(dir, arguments),
         AuditVerb::Show(arguments) => read::show_entry(dir, arguments),
         AuditVerb::Prove(arguments) => read::prove(dir, arguments),
+        AuditVerb::CheckProof(arguments) => check_proof::run(dir, arguments),
         AuditVerb::Consistency(arguments) => consistency::run(dir, arguments),
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),

@@ -225,7 +225,18 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
 
 pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, CliFailure> {
     let index = arguments.index;
-    let line = read_one(dir, LogRequest::Prove { index }, index)?;
+    let line = match super::witnessed::policy(dir, arguments.unwitnessed)? {
+        Some(witnessed) => {
+            let line = read_one(dir, LogRequest::Prove { index, witnessed: true }, index)?;
+            if witnessed.is_enough(line.proof.as_deref()) {
+                line
+            } else {
+                witnessed.wait_for(dir, index)?;
+                read_one(dir, LogRequest::Prove { index, witnessed: true }, index)?
+            }
+        }
+        None => read_one(dir, LogRequest::Prove { index, witnessed: false }, index)?,
+    };
     if line.covered == Some(false) {
         let covered = line.covered_entries.unwrap_or_default();
         let interval = crate::cli::configuration(dir)?.evidence.checkpoint_interval;

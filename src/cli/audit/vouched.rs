@@ -8,13 +8,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::answer::AnswerFault;
 use super::stamps;
 use super::timestamp::{describe, shown};
 use crate::cli::CliFailure;
 use crate::config::Config;
 use crate::evidence::{Checkpoint, VerifierKey};
 use crate::storage::cosigned::{COSIGNED_FILE, read_cosigned};
-use crate::storage::{Reader, RealDisk, StorageFault, Until};
+use crate::storage::{Reader, RealDisk, Until};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -115,11 +116,11 @@ fn cosigned(
 }
 
 /// Whether the log contains the tree of `checkpoint`.
-fn is_of(reader: &Reader<RealDisk>, checkpoint: &Checkpoint) -> Result<bool, StorageFault> {
+fn is_of(reader: &Reader<RealDisk>, checkpoint: &Checkpoint) -> Result<bool, CliFailure> {
     let signed = reader.checkpoint().map_or(0, |newest| newest.tree_size);
     if checkpoint.tree_size > signed {
         return Ok(false);
     }
-    let leaves = reader.leaf_hashes(checkpoint.tree_size)?;
-    Ok(crate::evidence::tree::root_of(&leaves) == checkpoint.root_hash)
+    let proof = reader.prove_consistency(checkpoint.tree_size, signed);
+    Ok(proof.map_err(AnswerFault::from)?.old_root == checkpoint.root_hash)
 }

@@ -104,6 +104,9 @@ pub enum LogRequest {
     Prove {
         /// Its index.
         index: u64,
+        /// Under the cosigned checkpoint, and not under the newest.
+        #[serde(default)]
+        witnessed: bool,
     },
     /// The newest entries that satisfy every condition, and with `follow` those that come.
     Tail {

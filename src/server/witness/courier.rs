@@ -21,13 +21,13 @@ use tokio::task::JoinSet;
 use super::board::WitnessBoard;
 use super::http::post;
 use super::url::SubmissionUrl;
-use crate::evidence::tree::{Hash, consistency_proof, root_of, verify_consistency};
+use crate::evidence::tree::Hash;
 use crate::evidence::verdict::{Verdict, WitnessAlarm, WitnessFailure};
 use crate::evidence::witness::AddCheckpoint;
 use crate::evidence::{Checkpoint, VerifierKey, WitnessPolicy, WitnessVerifierKey};
 use crate::server::Clock;
 use crate::storage::cosigned::{COSIGNED_FILE, publish_cosigned, read_cosigned};
-use crate::storage::{Reader, RealDisk, StorageFault, Until};
+use crate::storage::{ProveError, Reader, RealDisk, StorageFault, Until};
 use crate::time::Instant;
 
 /// Longest pause before a witness that failed is asked again.
@@ -156,8 +156,8 @@ struct Rounds {
 enum RoundFault {
     #[error(transparent)]
     Storage(#[from] StorageFault),
-    #[error("the entries do not give the signed root hash; `avow audit verify` names the place")]
-    RootMismatch,
+    #[error(transparent)]
+    Prove(#[from] ProveError),
 }
 
 impl Rounds {
@@ -236,7 +236,6 @@ impl Rounds {
         if due.is_empty() {
             return Ok(());
         }
-        let tree = Tree::read(self.reader.as_ref(), &checkpoint)?;
         let had = self.lines.len();
         for ask in 1..=ASKS_PER_ROUND_MAX {
             let mut answers = JoinSet::new();
@@ -244,7 +243,7 @@ impl Rounds {
                 let Some(asked) = self.asked.get(number) else { continue };
                 // A witness that knows more than there is names its size, and that is an alarm.
                 let old_size = if asked.known > checkpoint.tree_size { 0 } else { asked.known };
-                let proof = tree.consistency(old_size)?;
+                let proof = self.consistency(old_size, &checkpoint)?;
                 let sent = AddCheckpoint { old_size, proof, note: note.clone() };
                 let (target, tls) = (asked.target.clone(), self.options.tls.clone());
                 let (timeout, checkpoint) = (self.options.timeout, checkpoint.clone());
@@ -283,6 +282,17 @@ impl Rounds {
         let reader = self.reader.as_ref();
         Ok(reader
             .and_then(|reader| Some((reader.note()?.to_owned(), reader.checkpoint()?.clone()))))
+    }
+
+    /// The proof that `new` contains the tree of `old_size`, checked as the witness will.
+    fn consistency(&self, old_size: u64, new: &Checkpoint) -> Result<Vec<Hash>, ProveError> {
+        let reader = self.reader.as_ref().ok_or(ProveError::RootMismatch)?;
+        let proof = reader.prove_consistency(old_size, new.tree_size)?;
+        if proof.new_root == new.root_hash {
+            Ok(proof.hashes)
+        } else {
+            Err(ProveError::RootMismatch)
+        }
     }
 
     /// Takes note of a verdict; whether the witness is to be asked again at once.
@@ -358,38 +368,5 @@ impl Rounds {
             self.is_enough = is_enough;
         }
         Ok(())
-    }
-}
-
-/// The tree under one checkpoint.
-struct Tree {
-    leaves: Vec<Hash>,
-    root: Hash,
-}
-
-impl Tree {
-    /// Reads it, and checks that it is the one that was signed.
-    fn read(
-        reader: Option<&Reader<RealDisk>>,
-        checkpoint: &Checkpoint,
-    ) -> Result<Self, RoundFault> {
-        let leaves = reader.map(|reader| reader.leaf_hashes(checkpoint.tree_size)).transpose()?;
-        let leaves = leaves.unwrap_or_default();
-        let is_whole = leaves.len() as u64 == checkpoint.tree_size;
-        if !is_whole || root_of(&leaves) != checkpoint.root_hash {
-            return Err(RoundFault::RootMismatch);
-        }
-        Ok(Self { leaves, root: checkpoint.root_hash })
-    }
-
-    /// The proof from `old_size`, checked as the witness will.
-    fn consistency(&self, old_size: u64) -> Result<Vec<Hash>, RoundFault> {
-        let proof = consistency_proof(old_size, &self.leaves).ok_or(RoundFault::RootMismatch)?;
-        let old = usize::try_from(old_size).ok().and_then(|old| self.leaves.get(..old));
-        let old_root = root_of(old.ok_or(RoundFault::RootMismatch)?);
-        let size = self.leaves.len() as u64;
-        verify_consistency(old_size, &old_root, size, &self.root, &proof)
-            .map_err(|_| RoundFault::RootMismatch)?;
-        Ok(proof)
     }
 }

@@ -49,7 +49,8 @@ fn a_command_asks_a_running_broker() {
     assert_eq!(shown, ["{\"index\":2}"]);
     let refused = lines(&mut client, &Request::Log(LogRequest::Show { index: 3 })).unwrap_err();
     assert_eq!(refused.to_string(), "no entry 3");
-    let many = lines(&mut client, &Request::Log(LogRequest::Prove { index: 0 })).unwrap();
+    let many = lines(&mut client, &Request::Log(LogRequest::Prove { index: 0, witnessed: false }))
+        .unwrap();
     assert_eq!(many.len(), 1_000);
     let status = lines(&mut client, &Request::Status).unwrap();
     assert!(status.concat().contains("\"listen\":\"[::1]:8883\""));
