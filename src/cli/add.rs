@@ -1,4 +1,4 @@
-//! `avow device|dashboard|operator add NAME --out PATH`: works while the broker serves and while
+//! `avow device|dashboard|operator|auditor add NAME --out PATH`: works while the broker serves and while
 //! it does not.
 
 use std::path::{Path, PathBuf};

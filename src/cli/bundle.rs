@@ -78,7 +78,9 @@ impl Bundle<'_> {
                 let topic = format!("plant/{}/sealed/hello", self.name);
                 ("pub", format!("-q 1 -t {topic} -m hello"))
             }
-            Role::Dashboard | Role::Operator => ("sub", "-q 1 -v -t 'plant/#'".to_owned()),
+            Role::Dashboard | Role::Operator | Role::Auditor => {
+                ("sub", "-q 1 -v -t 'plant/#'".to_owned())
+            }
         };
         let [key, cert, ca, _] = paths(dir).map(|path| quote(&path.display().to_string()));
         format!(

@@ -86,6 +86,7 @@ pub(super) fn load_schemas(config: &Config) -> Result<Schemas, CliFailure> {
 pub(super) struct ListenerTls {
     pub(super) mqtt: Arc<rustls::ServerConfig>,
     pub(super) websocket: Option<Arc<rustls::ServerConfig>>,
+    pub(super) audit_api: Option<Arc<rustls::ServerConfig>>,
     pub(super) issuers: Arc<Issuers>,
 }
 
@@ -127,7 +128,12 @@ pub(super) fn load_tls(config: &Config) -> Result<ListenerTls, CliFailure> {
         };
         websocket_config(chain, key, Arc::clone(&issuers), client_certificate)
     });
+    let audit_api = config.audit_api.as_ref().map(|_| {
+        let required = tls::ClientCertificate::Required;
+        websocket_config(chain, key, Arc::clone(&issuers), required)
+    });
     Ok(ListenerTls {
+        audit_api: audit_api.transpose().map_err(problem)?,
         mqtt: server_config(chain, key, Arc::clone(&issuers)).map_err(problem)?,
         websocket: websocket.transpose().map_err(problem)?,
         issuers,

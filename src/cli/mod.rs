@@ -62,6 +62,9 @@ enum Verb {
     /// Give an operator a certificate
     #[command(subcommand)]
     Operator(add::Registry),
+    /// Give an auditor a certificate
+    #[command(subcommand)]
+    Auditor(add::Registry),
     /// Issue a token for a dashboard, or explain one
     #[command(subcommand)]
     Token(token::TokenVerb),
@@ -114,6 +117,7 @@ impl Cli {
             Verb::Init(arguments) => init::run(&arguments).map(|()| Answer::Yes),
             Verb::Serve(arguments) => serve::run(&dir, &arguments),
             Verb::Device(verb) => add::run(&dir, Role::Device, &verb).map(|()| Answer::Yes),
+            Verb::Auditor(verb) => add::run(&dir, Role::Auditor, &verb).map(|()| Answer::Yes),
             Verb::Dashboard(verb) => add::run(&dir, Role::Dashboard, &verb).map(|()| Answer::Yes),
             Verb::Operator(verb) => add::run(&dir, Role::Operator, &verb).map(|()| Answer::Yes),
             Verb::Token(verb) => token::run(&dir, &verb),

@@ -21,13 +21,14 @@ use crate::identity::{Identity, Role};
 use crate::time::UnixNanos;
 
 /// Every kind of profile, whose files `init` copies into `DIR/certs`.
-const KINDS: [ProfileKind; 6] = [
+const KINDS: [ProfileKind; 7] = [
     ProfileKind::Root,
     ProfileKind::Issuing,
     ProfileKind::Server,
     ProfileKind::Client(Role::Device),
     ProfileKind::Client(Role::Dashboard),
     ProfileKind::Client(Role::Operator),
+    ProfileKind::Client(Role::Auditor),
 ];
 
 const CONFIG: &str = include_str!("../../config/avow.toml");

@@ -17,10 +17,11 @@ use super::privacy::keys::PseudonymKeys;
 use super::{Answer, CliFailure, check, files, record, setting};
 use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings, StatementBounds};
 use crate::config::{ClientCertificate, Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
-use crate::evidence::{LogKey, Privacy, VerifierKey};
+use crate::evidence::{LogKey, Privacy, PseudonymKey, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
 use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
+use crate::server::audit_api::{AuditApi, AuditApiOptions};
 use crate::server::witness::Courier;
 use crate::server::{
     Bounds, Clock, Core, Fault, MetricsOptions, ProxyOptions, ProxyVersion, Running, RunningWriter,
@@ -73,6 +74,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
         listen = %serving.running.local_addr(),
         websocket = %shown(serving.running.websocket_addr()),
         metrics = %shown(serving.running.metrics_addr()),
+        audit_api = %shown(serving.audit_api.as_ref().map(AuditApi::local_addr)),
         node = %config.node.name,
         "ready"
     );
@@ -84,6 +86,7 @@ pub(super) fn run(dir: &Path, arguments: &ServeArguments) -> Result<Answer, CliF
 pub(super) struct Serving {
     pub(super) running: Running,
     admin: Admin,
+    audit_api: Option<AuditApi>,
     _keeper: Keeper,
     courier: Option<Courier>,
     _snapshots: Snapshots,
@@ -96,40 +99,13 @@ impl Serving {
     pub(super) fn start(config: &Config, handle_signals: bool) -> Result<Self, CliFailure> {
         let lock = Lock::acquire(&config.dir)?;
         let mut tls = check::load_tls(config)?;
-        let policy = Arc::new(super::policy::of(config)?);
         let verifier = record::log_key(config)?.verifier().clone();
         let witnesses = super::witnesses::load(config, &verifier)?;
         let schemas = Arc::new(check::load_schemas(config)?);
         let clock = Clock::start();
-        let config_text = files::read(&config.dir.join(FILE_NAME))?;
         let mut keys = PseudonymKeys::open(&config.privacy.keys)?;
-        let settings = Settings {
-            node: Arc::from(config.node.name.as_str()),
-            shard: 0,
-            bounds: config.bounds,
-            backlog: Backlog {
-                records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
-                bytes_max: usize_of(config.evidence.backlog_bytes_max),
-            },
-            tokens: Arc::new(super::token::keys(config)?),
-            receipts: Some(Arc::new(super::receipt::signer(config)?)),
-            policy,
-            schemas: Arc::clone(&schemas),
-            limits: config.limits.clone(),
-            privacy: Privacy {
-                peer_address: config.privacy.peer_address,
-                client_id: config.privacy.client_id,
-                key: Some(keys.newest(clock.now().unix)?.key),
-            },
-            about: config.about.clone(),
-            statements: statement_bounds(config),
-            config_sha256: digest(&SHA256, config_text.as_bytes())
-                .as_ref()
-                .first_chunk()
-                .copied()
-                .unwrap_or_default(),
-            seed: random()?,
-        };
+        let key = keys.newest(clock.now().unix)?.key;
+        let settings = settings(config, Arc::clone(&schemas), key)?;
         if let Err(error) = raise_open_files() {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
@@ -157,9 +133,18 @@ impl Serving {
         let options = AdminOptions { lock: &lock, server: &running, log: answer };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
+        let audit_api = audit_api(config, &mut tls, clock, &running)?;
         let handle = running.handle();
         let keeper = Keeper::start(config.privacy.clone(), keys, clock, handle)?;
-        Ok(Self { running, admin, courier, _keeper: keeper, _snapshots: snapshots, _lock: lock })
+        Ok(Self {
+            running,
+            admin,
+            audit_api,
+            courier,
+            _keeper: keeper,
+            _snapshots: snapshots,
+            _lock: lock,
+        })
     }
 
     /// Waits until the broker has stopped, as it was asked to or by a fault.
@@ -168,9 +153,45 @@ impl Serving {
         if let (Ok(()), Some(courier)) = (&ended, self.courier) {
             courier.finish();
         }
-        drop(self.admin);
+        drop((self.admin, self.audit_api));
         Ok(ended?)
     }
+}
+
+/// What a broker is made of, as the files say it.
+fn settings(
+    config: &Config,
+    schemas: Arc<Schemas>,
+    key: Arc<PseudonymKey>,
+) -> Result<Settings, CliFailure> {
+    let config_text = files::read(&config.dir.join(FILE_NAME))?;
+    Ok(Settings {
+        node: Arc::from(config.node.name.as_str()),
+        shard: 0,
+        bounds: config.bounds,
+        backlog: Backlog {
+            records_max: usize_of(u64::from(config.evidence.backlog_entries_max)),
+            bytes_max: usize_of(config.evidence.backlog_bytes_max),
+        },
+        tokens: Arc::new(super::token::keys(config)?),
+        receipts: Some(Arc::new(super::receipt::signer(config)?)),
+        policy: Arc::new(super::policy::of(config)?),
+        schemas,
+        limits: config.limits.clone(),
+        privacy: Privacy {
+            peer_address: config.privacy.peer_address,
+            client_id: config.privacy.client_id,
+            key: Some(key),
+        },
+        about: config.about.clone(),
+        statements: statement_bounds(config),
+        config_sha256: digest(&SHA256, config_text.as_bytes())
+            .as_ref()
+            .first_chunk()
+            .copied()
+            .unwrap_or_default(),
+        seed: random()?,
+    })
 }
 
 /// The log, recovered and not yet written to.
@@ -371,6 +392,30 @@ fn listeners(
         }),
         handle_signals,
     }
+}
+
+/// The read API for auditors, if it is wanted.
+fn audit_api(
+    config: &Config,
+    tls: &mut check::ListenerTls,
+    clock: Clock,
+    running: &Running,
+) -> Result<Option<AuditApi>, CliFailure> {
+    let Some((api, tls_of_api)) = config.audit_api.as_ref().zip(tls.audit_api.take()) else {
+        return Ok(None);
+    };
+    let options = AuditApiOptions {
+        listen: api.address,
+        tls: tls_of_api,
+        issuers: Arc::clone(&tls.issuers),
+        directory: config.evidence.directory.clone(),
+        clock,
+        connections_max: usize_of(u64::from(api.connections_max)),
+        requests_per_second: api.requests_per_second,
+    };
+    let started = AuditApi::start(options, running.handle());
+    let fault = |source| Fault::Listen { address: api.address, source };
+    started.map(Some).map_err(|source| setting::of_server(config)(fault(source)))
 }
 
 /// The WebSocket listener, if there is one.

@@ -316,8 +316,12 @@ pub(super) fn of_log(config: &Config) -> impl FnOnce(StorageFault) -> CliFailure
 pub(super) fn of_server(config: &Config) -> impl FnOnce(Fault) -> CliFailure {
     |fault| match fault {
         Fault::Listen { address, source } => {
-            let is_mqtt = address == config.listen.mqtt;
-            let setting = if is_mqtt { Setting::Listen } else { Setting::Metrics };
+            let of_api = config.audit_api.as_ref().map(|api| api.address);
+            let setting = match address {
+                _ if address == config.listen.mqtt => Setting::Listen,
+                _ if Some(address) == of_api => Setting::AuditApi,
+                _ => Setting::Metrics,
+            };
             let problem = SettingProblem::Listen { field: setting.field(), address, source };
             config.problem_at(setting, problem).into()
         }

@@ -5,6 +5,7 @@
 //! is consistent, and nothing in it is unlimited. Policy, schemas and certificates are named here
 //! and read by their own rooms.
 
+mod audit_api;
 mod limits;
 mod listen;
 mod load;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use audit_api::AuditApiConfig;
 pub use load::{LoadError, SecretError, load};
 pub use place::Setting;
 pub use privacy::Privacy;
@@ -60,6 +62,8 @@ pub struct Config {
     pub files: Files,
     /// `[metrics]`; absent turns it off.
     pub metrics: Option<Metrics>,
+    /// `[audit_api]`; absent turns it off.
+    pub audit_api: Option<AuditApiConfig>,
     /// `[mqtt]` and `[session]`.
     pub bounds: Bounds,
     /// `[limits]`.

@@ -22,6 +22,8 @@ pub enum Setting {
     Listen,
     /// `address` of `[metrics]`.
     Metrics,
+    /// `address` of `[audit_api]`.
+    AuditApi,
     /// `certificate` of `[tls]`.
     Certificate,
     /// `key` of `[tls]`.
@@ -63,6 +65,7 @@ impl Setting {
         match self {
             Self::Listen => "listen",
             Self::Metrics => "metrics",
+            Self::AuditApi => "audit_api",
             Self::Certificate | Self::TlsKey => "tls",
             Self::Anchors(_) => "issuer",
             Self::TokenKey(_) | Self::TokenSigningKey(_) => "token_key",
@@ -76,7 +79,7 @@ impl Setting {
     pub const fn field(self) -> &'static str {
         match self {
             Self::Listen => "mqtt",
-            Self::Metrics => "address",
+            Self::Metrics | Self::AuditApi => "address",
             Self::Certificate => "certificate",
             Self::TlsKey | Self::LogKey => "key",
             Self::Anchors(_) => "anchors",

@@ -38,6 +38,7 @@ const SECTIONS: &[&str] = &[
     "token_key",
     "files",
     "metrics",
+    "audit_api",
     "server",
     "mqtt",
     "session",
@@ -57,7 +58,7 @@ const LOG: &[&str] = &["format", "level"];
 /// Every field of every section, for the test that the shipped file shows them all; beside them
 /// the sections that are shown as comments.
 #[cfg(test)]
-pub(super) fn every_field() -> (Vec<&'static str>, [(&'static str, &'static [&'static str]); 2]) {
+pub(super) fn every_field() -> (Vec<&'static str>, [(&'static str, &'static [&'static str]); 3]) {
     let [limits, class] = super::limits::EVERY_FIELD;
     let sections = [NODE, LISTEN, TLS, ISSUER, FILES, METRICS, MQTT, SESSION, limits, class];
     let more = [
@@ -71,8 +72,11 @@ pub(super) fn every_field() -> (Vec<&'static str>, [(&'static str, &'static [&'s
     let fields = sections.into_iter().chain(more).flatten().copied();
     // Tables, not values.
     let is_value = |field: &&str| !["default", "class", "websocket", "witness"].contains(field);
-    let commented =
-        [("listen.websocket", WEBSOCKET), ("evidence.witness", super::witness::WITNESS)];
+    let commented = [
+        ("listen.websocket", WEBSOCKET),
+        ("evidence.witness", super::witness::WITNESS),
+        ("audit_api", super::audit_api::AUDIT_API),
+    ];
     (fields.filter(is_value).collect(), commented)
 }
 
@@ -94,6 +98,7 @@ pub(super) fn read(
     let (at_files, at_mqtt, at_session) = (at("files"), at("mqtt"), at("session"));
     let (at_evidence, at_log, at_token) = (at("evidence"), at("log"), at("token"));
     let at_metrics = top.table("metrics", problems);
+    let at_audit_api = top.table("audit_api", problems);
     let at_limits = top.table("limits", problems);
     let at_server = top.table("server", problems);
     let at_privacy = top.table("privacy", problems);
@@ -114,6 +119,7 @@ pub(super) fn read(
         tokens: super::tokens::read(at_token, &at_token_keys, &node, dir, problems),
         files: files(at_files, dir, problems),
         metrics: at_metrics.and_then(|at| metrics(at, problems)),
+        audit_api: at_audit_api.and_then(|at| super::audit_api::read(at, problems)),
         evidence: evidence(at_evidence, dir, &node, &bounds, problems),
         limits,
         privacy: super::privacy::read(at_privacy, dir, problems),

@@ -12,7 +12,7 @@ trust_domain = "plant.example"
 [[issuer]]
 id = "plant"
 anchors = "certs/ca.pem"
-roles = ["device", "dashboard", "operator"]
+roles = ["device", "dashboard", "operator", "auditor"]
 "#;
 
 fn problems(text: &str) -> String {
@@ -103,7 +103,7 @@ on_evidence_failure = "continue"
     avow.toml:9:7: `key` names no place: secrets stand outside this file
         help: write "file:PATH" (relative to this file) or "env:NAME", and put the secret there
     avow.toml:13:10: `roles` cannot be `devices`
-        help: choose one of `device`, `dashboard`, `operator`
+        help: choose one of `device`, `dashboard`, `operator`, `auditor`
     avow.toml:15:11: `address` is not a loopback address: metrics have no authentication
         help: use 127.0.0.1 or [::1]; if something else guards the port, say `allow_remote = true`
     avow.toml:17:20: `128 MB` is not a size in B, KiB, MiB or GiB
@@ -227,7 +227,7 @@ fn every_problem_of_the_limits_is_reported_at_its_field() {
     avow.toml:14:12: `on_limit` cannot be `wait`
         help: choose one of `refuse`, `slow`, `disconnect`
     avow.toml:16:8: `press-7` is not a role
-        help: the roles are device, dashboard, operator; a name follows as `device/name`
+        help: the roles are device, dashboard, operator, auditor; a name follows as `device/name`
     avow.toml:17:18: `messages_burst` must be 1 to 1000000000
         help: choose a value from 1 to 1000000000
     avow.toml:18:1: `who` is empty: the class names nobody

@@ -17,11 +17,13 @@ pub enum Role {
     Dashboard,
     /// A person or service that provisions and operates.
     Operator,
+    /// A person or service that reads the log and nothing else.
+    Auditor,
 }
 
 impl Role {
     /// Every role, in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Device, Self::Dashboard, Self::Operator];
+    pub const ALL: [Self; 4] = [Self::Device, Self::Dashboard, Self::Operator, Self::Auditor];
 
     /// The path segment of this role in a SPIFFE ID, and its name in the policy.
     pub const fn as_str(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Role {
             Self::Device => "device",
             Self::Dashboard => "dashboard",
             Self::Operator => "operator",
+            Self::Auditor => "auditor",
         }
     }
 
@@ -65,7 +68,9 @@ pub enum NameError {
     #[error("the trust domain `{0}` must be 1 to 255 characters of a-z, 0-9, '.', '-', '_'")]
     TrustDomain(String),
     /// The path is not `/<role>/<name>`.
-    #[error("the path `{0}` is not `/device/<name>`, `/dashboard/<name>` or `/operator/<name>`")]
+    #[error(
+        "the path `{0}` is not `/<role>/<name>`; roles are device, dashboard, operator, auditor"
+    )]
     Path(String),
     /// The name is empty, too long or has a character outside `A-Z a-z 0-9 . - _`.
     #[error(

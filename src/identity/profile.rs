@@ -55,6 +55,8 @@ pub struct Profiles {
     pub dashboard: Profile,
     /// For operators.
     pub operator: Profile,
+    /// For auditors.
+    pub auditor: Profile,
 }
 
 /// Why a profile does not load.
@@ -133,6 +135,7 @@ impl ProfileKind {
             Self::Client(Role::Device) => "device.toml",
             Self::Client(Role::Dashboard) => "dashboard.toml",
             Self::Client(Role::Operator) => "operator.toml",
+            Self::Client(Role::Auditor) => "auditor.toml",
         }
     }
 
@@ -145,6 +148,7 @@ impl ProfileKind {
             Self::Client(Role::Device) => include_str!("../../certs/device.toml"),
             Self::Client(Role::Dashboard) => include_str!("../../certs/dashboard.toml"),
             Self::Client(Role::Operator) => include_str!("../../certs/operator.toml"),
+            Self::Client(Role::Auditor) => include_str!("../../certs/auditor.toml"),
         }
     }
 }
@@ -214,6 +218,7 @@ impl Profiles {
             device: load(ProfileKind::Client(Role::Device))?,
             dashboard: load(ProfileKind::Client(Role::Dashboard))?,
             operator: load(ProfileKind::Client(Role::Operator))?,
+            auditor: load(ProfileKind::Client(Role::Auditor))?,
         })
     }
 
@@ -223,6 +228,7 @@ impl Profiles {
             Role::Device => &self.device,
             Role::Dashboard => &self.dashboard,
             Role::Operator => &self.operator,
+            Role::Auditor => &self.auditor,
         }
     }
 }

@@ -262,5 +262,6 @@ const fn role_index(role: Role) -> usize {
         Role::Device => 0,
         Role::Dashboard => 1,
         Role::Operator => 2,
+        Role::Auditor => 3,
     }
 }

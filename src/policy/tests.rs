@@ -124,7 +124,7 @@ qos_max = 1
 "##;
     insta::assert_snapshot!(wrong(text), @r"
 policy.toml:4:8: `devise` is not a role
-    help: the roles are device, dashboard, operator; a name follows as `device/name`
+    help: the roles are device, dashboard, operator, auditor; a name follows as `device/name`
 policy.toml:5:1: unknown field `publsh` in [[permit]]
     help: did you mean `publish`?
 policy.toml:6:12: `a/#/b` is not a topic pattern: `#` must be the last level and stand alone in it

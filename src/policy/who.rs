@@ -24,7 +24,7 @@ pub enum WhoError {
     /// The part before the slash is no role.
     #[error("`{role}` is not a role")]
     #[diagnostic(help(
-        "the roles are device, dashboard, operator; a name follows as `device/name`"
+        "the roles are device, dashboard, operator, auditor; a name follows as `device/name`"
     ))]
     Role {
         /// What stood there.

@@ -1,16 +1,19 @@
 //! Asking and telling a running server from any thread.
 
 use std::future::{Future, ready};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::listener::HandshakeStats;
-use super::message::{Message, ShardSnapshot, Shards};
+use super::listener::{HandshakeStats, REFUSALS_QUEUED_MAX};
+use super::message::{Message, RefusedHandshake, ShardSnapshot, Shards};
 use super::shutdown::{FaultSender, Stopper};
 use super::witness::WitnessBoard;
 use super::writing::WriterStats;
+use tokio::sync::Semaphore;
+
 use crate::broker::{Administration, Counters, Histogram};
 use crate::evidence::PseudonymKey;
 use crate::telemetry::{Health, HealthSource, MetricsSnapshot};
@@ -40,6 +43,8 @@ pub struct Handle {
     writer: Arc<dyn Fn() -> WriterStats + Send + Sync>,
     handshakes: Arc<HandshakeStats>,
     witnesses: WitnessBoard,
+    /// Places for refusals on their way to a shard.
+    refusals: Arc<Semaphore>,
 }
 
 impl Handle {
@@ -50,7 +55,15 @@ impl Handle {
         writer: Arc<dyn Fn() -> WriterStats + Send + Sync>,
         handshakes: Arc<HandshakeStats>,
     ) -> Self {
-        Self { shards, stopper, faults, writer, handshakes, witnesses: WitnessBoard::default() }
+        Self {
+            shards,
+            stopper,
+            faults,
+            writer,
+            handshakes,
+            witnesses: WitnessBoard::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS_QUEUED_MAX)),
+        }
     }
 
     /// What stops the server.
@@ -110,6 +123,15 @@ impl Handle {
     pub fn set_pseudonym_key(&self, key: &Arc<PseudonymKey>) {
         for shard in 0..self.shards.count() {
             self.shards.send(shard, Message::PseudonymKey(Arc::clone(key)));
+        }
+    }
+
+    /// Tells the core of a handshake that was refused elsewhere than at its own listeners, unless too
+    /// many wait to be told.
+    pub(super) fn tell_refused(&self, peer: SocketAddr, reason: &'static str) {
+        if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let refused = RefusedHandshake { peer, reason, permit };
+            self.shards.send(0, Message::HandshakeRefused(refused));
         }
     }
 

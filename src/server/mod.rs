@@ -15,6 +15,7 @@
 //! shard that its core did not ask for.
 
 pub mod admin;
+pub mod audit_api;
 mod busy;
 mod clock;
 mod connection;

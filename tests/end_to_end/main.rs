@@ -6,11 +6,13 @@
 //! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
 //! those without a certificate, [`proxy`] the one behind a proxy, [`privacy`] what
 //! the log tells of people, [`reading`] what one can ask of it, [`witness`] and [`timestamp`] what
-//! others sign of it, [`full_disk`] and [`clock`] what a machine does to it, [`batches`] and
+//! others sign of it, [`auditing`] the read API, [`full_disk`] and [`clock`] what a machine does to it, [`batches`] and
 //! [`freshness`] what devices say of themselves, [`demo`] is the command of the README.
 
 #![expect(clippy::disallowed_methods, reason = "these tests run a program and wait for it")]
 
+#[cfg(test)]
+mod auditing;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]

@@ -352,7 +352,7 @@ fn a_refusal_says_what_to_do() {
     assert!(matches!(refusal, CertificateRefusal::Name(NameError::Path(_))));
     insta::assert_snapshot!(
         refusal,
-        @"the URI subjectAltName is not a name here: the path `x/y` is not `/device/<name>`, \
-          `/dashboard/<name>` or `/operator/<name>`; issue the certificate anew"
+        @"the URI subjectAltName is not a name here: the path `x/y` is not `/<role>/<name>`; roles \
+          are device, dashboard, operator, auditor; issue the certificate anew"
     );
 }
