@@ -346,13 +346,8 @@ policy.toml:18:1: this test expects `allow` by `z`, the rules say `allow` by `a`
 fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
     let shipped = Policy::parse("policy.toml", SHIPPED).unwrap();
     let press = identity("device/press-7");
-    let told = shipped.explain(
-        &press,
-        Operation::Publish,
-        "plant/press-8/telemetry/t",
-        QoS::AtLeastOnce,
-        false,
-    );
+    let explain = |topic, qos| shipped.explain(&press, Operation::Publish, topic, qos, false);
+    let told = explain("plant/press-8/telemetry/t", QoS::AtLeastOnce);
     assert_eq!(told.decision, Decision::Deny);
     insta::assert_snapshot!(told, @r"
     deny: spiffe://plant.example/device/press-7 publish 'plant/press-8/telemetry/t'
@@ -367,13 +362,7 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-signed` (policy.toml:105): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
-    let allowed = shipped.explain(
-        &press,
-        Operation::Publish,
-        "plant/press-7/sealed/a",
-        QoS::AtMostOnce,
-        false,
-    );
+    let allowed = explain("plant/press-7/sealed/a", QoS::AtMostOnce);
     insta::assert_snapshot!(allowed, @r"
     allow: spiffe://plant.example/device/press-7 publish 'plant/press-7/sealed/a'
       as client id 'press-7'
@@ -383,6 +372,7 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:43): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
         + `device-sealed` (policy.toml:51): `plant/${device}/sealed/#` covers it
         - `operator-commands` (policy.toml:82): it speaks of operator
+        - `device-signed` (policy.toml:105): `plant/${device}/signed/#` does not cover it: at level 3 it wants `signed`, not `sealed`
       next: avow audit query --who device/press-7 --topic 'plant/press-7/sealed/a'
     ");
     let json = serde_json::to_value(&told).unwrap();
