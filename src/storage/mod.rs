@@ -24,6 +24,7 @@ pub mod fault;
 pub mod fsck;
 pub mod index;
 pub mod log;
+mod pack;
 mod posting;
 mod prove;
 mod query;

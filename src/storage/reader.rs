@@ -295,7 +295,7 @@ impl<'a, D: Disk> Walk<'a, D> {
             if index >= from && index < end {
                 let offset = span.offset + record.offset as u64;
                 let place = Place { segment: number, offset };
-                visit(EntryView { index, json: record.head, body: record.body, place, batch });
+                visit(EntryView { index, json: &record.head, body: record.body, place, batch });
             }
             index += 1;
         }

@@ -6,6 +6,7 @@
 //!          | salt 16 ‖ payload ‖ properties | zeroes to 8
 //!
 //! flags    1 it has a body | 2 a commitment stands before that | 4 properties stand in it
+//!          | 8 the head is an entry in the form of `pack.rs`
 //! ```
 //!
 //! The CRC covers everything before the body but itself. The body is covered by commitments
@@ -15,10 +16,13 @@
 //! [`crate::mqtt::encode_forwarded`]; a record without any has neither the flag nor the length. The
 //! invariant: no length is trusted, and a view lies within its batch.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use crc32c::{crc32c, crc32c_append};
 
 use super::fault::Damage;
+use super::pack::unpack;
 use super::segment::{BATCH_HEADER_BYTES, BATCH_TRAILER_BYTES};
 use crate::evidence::{RecordKind, SALT_BYTES};
 
@@ -33,20 +37,23 @@ pub(super) const KIND_STATE: u8 = 2;
 pub(super) const FLAG_BODY: u8 = 1;
 pub(super) const FLAG_COMMITMENT: u8 = 2;
 pub(super) const FLAG_PROPERTIES: u8 = 4;
+pub(super) const FLAG_PACKED: u8 = 8;
 /// Length of the length of the properties, in bytes.
 pub(super) const PROPERTIES_LENGTH_BYTES: usize = 4;
 
 /// One record, as it stands in a batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordView<'a> {
     /// What it is.
     pub kind: RecordKind,
     /// From the start of the batch, in bytes.
     pub offset: usize,
-    /// What the CRC covers.
-    pub head: &'a [u8],
+    /// The entry or the change of state. Of an entry, the bytes that are hashed.
+    pub head: Cow<'a, [u8]>,
     /// What the commitment covers.
     pub body: Option<BodyView<'a>>,
+    /// The head as it stands in the batch, and whether it is packed there.
+    stored: (&'a [u8], bool),
     commitment: Option<&'a [u8; COMMITMENT_BYTES]>,
     pub(super) crc: u32,
 }
@@ -99,7 +106,7 @@ impl RecordView<'_> {
         let fits = match (self.commitment, self.kind) {
             (Some(stated), _) => commitment_of_all(salt, payload, properties) == *stated,
             (None, RecordKind::Entry) => {
-                let stated = Stated::of(self.head).ok_or(Damage::NoCommitment)?;
+                let stated = Stated::of(&self.head).ok_or(Damage::NoCommitment)?;
                 let props = (!properties.is_empty()).then(|| commitment_of(salt, properties));
                 commitment_of(salt, payload) == stated.c && props == stated.props
             }
@@ -119,10 +126,12 @@ impl RecordView<'_> {
         flags |= if self.body.is_some() { FLAG_BODY } else { 0 };
         flags |= if self.commitment.is_some() { FLAG_COMMITMENT } else { 0 };
         flags |= if properties_bytes > 0 { FLAG_PROPERTIES } else { 0 };
+        let (stored, is_packed) = self.stored;
+        flags |= if is_packed { FLAG_PACKED } else { 0 };
         let mut crc = crc32c(&[kind, flags, 0, 0]);
-        crc = crc32c_append(crc, &(self.head.len() as u32).to_le_bytes());
+        crc = crc32c_append(crc, &(stored.len() as u32).to_le_bytes());
         crc = crc32c_append(crc, &body_bytes.to_le_bytes());
-        crc = crc32c_append(crc, self.head);
+        crc = crc32c_append(crc, stored);
         if let Some(commitment) = self.commitment {
             crc = crc32c_append(crc, commitment);
         }
@@ -165,7 +174,7 @@ impl<'a> Records<'a> {
             KIND_STATE => RecordKind::State,
             _ => return None,
         };
-        if flags & !(FLAG_BODY | FLAG_COMMITMENT | FLAG_PROPERTIES) != 0
+        if flags & !(FLAG_BODY | FLAG_COMMITMENT | FLAG_PROPERTIES | FLAG_PACKED) != 0
             || zero_a != 0
             || zero_b != 0
         {
@@ -174,7 +183,13 @@ impl<'a> Records<'a> {
         let head_bytes = cursor.u32()? as usize;
         let body_bytes = cursor.u32()? as usize;
         let crc = cursor.u32()?;
-        let head = cursor.slice(head_bytes)?;
+        let stored = cursor.slice(head_bytes)?;
+        let is_packed = flags & FLAG_PACKED != 0;
+        let head = match (is_packed, kind) {
+            (false, _) => Cow::Borrowed(stored),
+            (true, RecordKind::Entry) => Cow::Owned(unpack(stored)?),
+            (true, RecordKind::State) => return None,
+        };
         let commitment = match flags & FLAG_COMMITMENT != 0 {
             true => Some(cursor.slice(COMMITMENT_BYTES)?.first_chunk()?),
             false => None,
@@ -197,13 +212,14 @@ impl<'a> Records<'a> {
         let used = rest.len() - cursor.0.len();
         self.offset = offset + used.next_multiple_of(ALIGNMENT);
         (self.offset <= self.end).then_some(())?;
-        Some(RecordView { kind, offset, head, body, commitment, crc })
+        let stored = (stored, is_packed);
+        Some(RecordView { kind, offset, head, stored, body, commitment, crc })
     }
 
     /// Whether only zeroes stand between `record` and the next.
     pub(super) fn padding_is_zero(&self, record: &RecordView<'_>) -> bool {
         let used = RECORD_HEADER_BYTES
-            + record.head.len()
+            + record.stored.0.len()
             + record.commitment.map_or(0, |commitment| commitment.len())
             + record.body.map_or(0, |body| match body.properties.len() {
                 0 => body.bytes(),

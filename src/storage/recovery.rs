@@ -307,7 +307,7 @@ impl<D: Disk> Walk<'_, D> {
         let segments = self.last_number.map_or(1, |last| last + 1);
         let progress = (number as f64 + inside) / segments as f64;
         for record in records(scan.bytes(&span)?) {
-            let (kind, head, body) = (record.kind, record.head, record.body);
+            let (kind, head, body) = (record.kind, &*record.head, record.body);
             (self.visit)(Recovered { kind, index, head, body, progress });
             self.recovery.records += 1;
             if kind == RecordKind::Entry {

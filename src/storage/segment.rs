@@ -17,9 +17,10 @@
 use crc32c::{crc32c, crc32c_append};
 
 use super::fault::Damage;
+use super::pack::pack;
 use super::record::{
-    ALIGNMENT, Cursor, FLAG_BODY, FLAG_COMMITMENT, FLAG_PROPERTIES, KIND_ENTRY, KIND_STATE,
-    Records, commitment_of_all, states_commitments,
+    ALIGNMENT, Cursor, FLAG_BODY, FLAG_COMMITMENT, FLAG_PACKED, FLAG_PROPERTIES, KIND_ENTRY,
+    KIND_STATE, Records, commitment_of_all, states_commitments,
 };
 pub use super::record::{BodyView, RecordView, commitment_of, records};
 use crate::evidence::tile::ENTRY_BYTES_MAX;
@@ -106,6 +107,8 @@ pub struct BatchBuffer {
     records: u32,
     entries: u32,
     crc_of_crcs: u32,
+    /// The entry that is being pushed, packed.
+    packed: Vec<u8>,
 }
 
 impl SegmentHeader {
@@ -248,18 +251,23 @@ impl BatchBuffer {
                 covered.extend_from_slice(&(body.properties.len() as u32).to_le_bytes());
             }
         }
-        if self.bytes.len() + record.head.len() + body_bytes > BATCH_BYTES_MAX - 1024 {
+        let mut stored = record.head;
+        if record.kind == RecordKind::Entry && pack(record.head, &mut self.packed) {
+            flags |= FLAG_PACKED;
+            stored = &self.packed;
+        }
+        if self.bytes.len() + stored.len() + body_bytes > BATCH_BYTES_MAX - 1024 {
             return Err(Damage::RecordLength);
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[kind, flags, 0, 0]);
-        self.bytes.extend_from_slice(&(record.head.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(stored.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(&(body_bytes as u32).to_le_bytes());
         let mut crc = crc32c(self.bytes.get(start..).unwrap_or_default());
-        crc = crc32c_append(crc, record.head);
+        crc = crc32c_append(crc, stored);
         crc = crc32c_append(crc, &covered);
         self.bytes.extend_from_slice(&crc.to_le_bytes());
-        self.bytes.extend_from_slice(record.head);
+        self.bytes.extend_from_slice(stored);
         self.bytes.extend_from_slice(&covered);
         if let Some(body) = record.body {
             self.bytes.extend_from_slice(&body.salt);
@@ -470,13 +478,15 @@ mod tests {
             let head = entry(&body);
             batch.push(RecordKind::Entry, Some(body), |out| out.extend_from_slice(head.as_bytes()));
             let bytes = buffer(&batch).bytes.split_off(BATCH_HEADER_BYTES);
-            (bytes.split_at(16).0.to_vec(), bytes.split_at(16 + head.len()).1.to_vec())
+            let stored = usize::from(bytes[4]);
+            assert!(stored < head.len(), "an entry is packed");
+            (bytes.split_at(16).0.to_vec(), bytes.split_at(16 + stored).1.to_vec())
         };
         let (header, behind_head) = record_of(PLAIN);
-        assert_eq!(header[..12], [1, 1, 0, 0, 57, 0, 0, 0, 20, 0, 0, 0]);
+        assert_eq!(header[..12], [1, 9, 0, 0, 51, 0, 0, 0, 20, 0, 0, 0]);
         assert_eq!(behind_head[..20], [&[3; 16][..], b"21.5"].concat());
         let (header, behind_head) = record_of(WITH_PROPERTIES);
-        assert_eq!(header[..12], [1, 5, 0, 0, 111, 0, 0, 0, 23, 0, 0, 0]);
+        assert_eq!(header[..12], [1, 13, 0, 0, 95, 0, 0, 0, 23, 0, 0, 0]);
         let expected = [&[3, 0, 0, 0][..], &[4; 16], b"21.5", &[1, 1, 1]].concat();
         assert_eq!(behind_head[..27], expected);
     }

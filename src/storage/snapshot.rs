@@ -129,7 +129,7 @@ pub fn take<D: Disk>(
             let mut index = span.header.first_index;
             for record in records(scan.bytes(&span)?) {
                 let body = record.body.map(|body| (body.payload, body.properties));
-                replay.apply(LogRecord { kind: record.kind, index, head: record.head, body })?;
+                replay.apply(LogRecord { kind: record.kind, index, head: &record.head, body })?;
                 index += u64::from(record.kind == RecordKind::Entry);
                 counted += 1;
             }

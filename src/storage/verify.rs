@@ -172,7 +172,7 @@ impl<D: Disk> Walk<'_, D> {
             for record in records(scan.bytes(&span)?) {
                 self.report.records += 1;
                 if record.kind == RecordKind::Entry {
-                    self.tree.push(leaf_hash(record.head));
+                    self.tree.push(leaf_hash(&record.head));
                     self.signatures.check(&self.tree)?;
                     self.check_older().map_err(ScanFault::Defect)?;
                 }
