@@ -115,6 +115,11 @@ impl Broker {
             .ok_or(Failure::NoField("origin"))
     }
 
+    /// Avow's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.scratch.path().join("plant")
+    }
+
     pub(crate) const fn process(&self) -> &Process {
         &self.process
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 #[path = "../harness/mod.rs"]
-#[allow(dead_code, reason = "one target of five")]
+#[allow(dead_code, reason = "one target of six")]
 mod harness;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::round_trip::run(data));

@@ -9,6 +9,7 @@ pub(crate) mod decode;
 #[path = "../../tests/simulation/disk.rs"]
 #[expect(dead_code, reason = "its accidents are the simulation's")]
 mod disk;
+pub(crate) mod log;
 pub(crate) mod plant;
 pub(crate) mod round_trip;
 pub(crate) mod session;

@@ -43,6 +43,11 @@ fn the_corpus_of_statement() {
 }
 
 #[test]
+fn the_corpus_of_log() {
+    assert!(replay("log", harness::log::run) > 30);
+}
+
+#[test]
 fn the_corpus_of_session() {
     assert!(replay("session", harness::session::run) > 20);
 }

@@ -13,7 +13,7 @@
 use avow::evidence::RecordKind;
 
 use crate::disk::{Accident, Kept};
-use crate::points::{Point, Script};
+use crate::points::{Point, Script, open};
 use crate::world::Record;
 
 /// What starts made of a lie, counted over the moments of a life.
@@ -38,7 +38,7 @@ fn outcomes(script: &Script, files: &str) -> Outcomes {
         let point = Point { operation, accident: Accident::PowerLossBefore, kept };
         let (world, promised) = script.disturbed(point, Some(files));
         let newest = promised.roots.last_key_value().map_or(0, |(size, _)| *size);
-        match world.open() {
+        match open(&world) {
             Err(fault) => {
                 assert!(fault.is_damage(), "operation {operation}: {fault}");
                 outcomes.refused += 1;
@@ -47,7 +47,7 @@ fn outcomes(script: &Script, files: &str) -> Outcomes {
                 assert_is_a_beginning(script, &found, operation);
                 let records: usize = script.appends().take(promised.appends).map(Vec::len).sum();
                 let whole = found.len() >= records;
-                let signed = up.tree.tree_size() >= newest;
+                let signed = up.recovery.tree.tree_size() >= newest;
                 *match (whole, signed) {
                     (true, _) => &mut outcomes.whole,
                     (false, true) => &mut outcomes.tail_lost,

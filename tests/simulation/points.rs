@@ -10,16 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use avow::broker::{LogRecord, Replay, Settings};
+use avow::evidence::tile::{EntryTooLong, Tile, TileEdge};
 use avow::evidence::tree::{Frontier, leaf_hash};
 use avow::evidence::{Batch, BatchId, Body, Checkpoint, RecordKind};
 use avow::storage::snapshot::{restore, take};
-use avow::storage::{Log, LogOptions, StorageFault};
+use avow::storage::{Log, LogOptions, Recovery, StorageFault};
 use avow::time::{Instant, Now, UnixNanos};
 use bytes::Bytes;
 
 use crate::disk::{Accident, Kept, SimDisk};
 use crate::sessions::{settings, what_a_broker_wrote};
-use crate::world::{ORIGIN, Up, World};
+use crate::world::{Record, World};
 
 /// Short, so that a life has many of them.
 const SEGMENT_BYTES: u64 = 4096;
@@ -27,7 +28,7 @@ const APPENDS: usize = 60;
 /// Fewest points that the test must have tried.
 const POINTS_MIN: usize = 10_000;
 /// Every so many points, each moment of the start after it is tried as well.
-const STARTS_TRIED_EVERY: usize = 9;
+const STARTS_TRIED_EVERY: usize = 24;
 const BEGIN: Now =
     Now { instant: Instant::from_nanos(1 << 60), unix: UnixNanos::from_seconds(1_000_000) };
 
@@ -37,6 +38,12 @@ pub(crate) struct Piece {
     pub(crate) kind: RecordKind,
     pub(crate) head: Vec<u8>,
     pub(crate) body: Option<Body>,
+}
+
+/// The log while it is up: what the writer has, and what the integrator has.
+pub(crate) struct Up {
+    log: Log<SimDisk>,
+    pub(crate) recovery: Recovery<SimDisk>,
 }
 
 /// What happens in the life, in order.
@@ -80,7 +87,7 @@ impl Script {
         let mut script = Self { steps, settings, points, lie: None };
         let world = new_world();
         let mut promised = Promised::default();
-        let (mut up, _) = world.open().unwrap();
+        let (mut up, _) = open(&world).unwrap();
         script.live(&world, &mut up, &mut promised, 0).unwrap();
         assert_eq!(promised.appends, APPENDS);
         for operation in 0..world.disk.operations() {
@@ -143,7 +150,7 @@ impl Script {
         for operation in 0.. {
             let (world, promised) = self.disturbed(point, self.lie);
             world.disk.plan(None, operation, Accident::PowerLossBefore);
-            if world.open().is_ok() {
+            if open(&world).is_ok() {
                 break;
             }
             world.disk.crash_keeping(Kept::ALL[tried % Kept::ALL.len()]);
@@ -162,7 +169,7 @@ impl Script {
         }
         let mut promised = Promised::default();
         world.disk.plan(None, point.operation, point.accident);
-        if let Ok((mut up, _)) = world.open() {
+        if let Ok((mut up, _)) = open(&world) {
             let ended = self.live(&world, &mut up, &mut promised, 0);
             assert!(ended.is_err(), "{point:?} befell nobody");
         }
@@ -191,7 +198,7 @@ impl Script {
 
     /// Starts; how many appends are there.
     fn start(&self, world: &World, promised: &Promised) -> Result<(Up, usize), String> {
-        let (up, found) = world.open().map_err(|fault| format!("does not start: {fault}"))?;
+        let (up, found) = open(world).map_err(|fault| format!("does not start: {fault}"))?;
         let mut left = found.as_slice();
         let mut appends = 0;
         let mut frontier = Frontier::default();
@@ -218,6 +225,7 @@ impl Script {
             return Err(format!("{} appends were promised, {appends} are there", promised.appends));
         }
         check_roots(world, promised, &roots)?;
+        check_tiles(world, found.iter().filter(|(is_entry, ..)| *is_entry))?;
         self.check_views(world, &found.len())?;
         Ok((up, appends))
     }
@@ -291,6 +299,34 @@ fn check_roots(
     Ok(())
 }
 
+/// The tiles of the published checkpoint are there, and what its entries give.
+fn check_tiles<'a>(world: &World, entries: impl Iterator<Item = &'a Record>) -> Result<(), String> {
+    let size = published(world).map_or(0, |checkpoint| checkpoint.tree_size);
+    let (mut edge, mut tree) = (TileEdge::default(), Frontier::default());
+    let mut tiles = BTreeMap::new();
+    for (_, entry, _) in entries.take(size as usize) {
+        let mut take = |tile: Tile, bytes: &[u8]| {
+            tiles.insert(tile, bytes.to_vec());
+            Ok::<(), EntryTooLong>(())
+        };
+        edge.push(&mut tree, entry, &mut take).unwrap();
+    }
+    tiles.extend(edge.partial().map(|(tile, bytes)| (tile, bytes.to_vec())));
+    for (tile, expected) in tiles {
+        let path = tile.path();
+        let full = tile.full().path();
+        let is_right = match (world.disk.bytes(&path), world.disk.bytes(&full)) {
+            (Some(found), _) => found == expected,
+            // Entries that nobody signed yet filled the place.
+            (None, full) => full.is_some_and(|full| full.starts_with(&expected)),
+        };
+        if !is_right {
+            return Err(format!("{path} is missing or wrong"));
+        }
+    }
+    Ok(())
+}
+
 fn published(world: &World) -> Option<Checkpoint> {
     let note = String::from_utf8(world.disk.bytes("checkpoint")?).unwrap();
     Some(Checkpoint::open(&note, world.key.verifier()).unwrap())
@@ -304,6 +340,16 @@ fn see(world: &World, promised: &mut Promised) {
     }
 }
 
+/// Starts the log; the records that it found.
+pub(crate) fn open(world: &World) -> Result<(Up, Vec<Record>), StorageFault> {
+    let mut found = Vec::new();
+    let (log, recovery) = Log::open(world.disk.clone(), options(world), &mut |record| {
+        let body = record.body.map(|body| body.payload.to_vec());
+        found.push((record.kind == RecordKind::Entry, record.head.to_vec(), body));
+    })?;
+    Ok((Up { log, recovery }, found))
+}
+
 fn new_world() -> World {
     let mut world = World::new(5);
     world.segment_bytes = SEGMENT_BYTES;
@@ -311,11 +357,7 @@ fn new_world() -> World {
 }
 
 fn options(world: &World) -> LogOptions {
-    LogOptions {
-        verifier: world.key.verifier().clone(),
-        segment_bytes: SEGMENT_BYTES,
-        tiles: false,
-    }
+    LogOptions { verifier: world.key.verifier().clone(), segment_bytes: SEGMENT_BYTES, tiles: true }
 }
 
 /// What the writer does with one append, and the integrator with its entries.
@@ -326,19 +368,12 @@ fn append(up: &mut Up, pieces: &[Piece], number: usize) -> Result<(), StorageFau
     }
     let synced = up.log.append(&[(BatchId { shard: 0, number: number as u64 }, batch)])?;
     assert_eq!(synced.len(), 1);
-    for piece in pieces.iter().filter(|piece| piece.kind == RecordKind::Entry) {
-        up.tree.push(leaf_hash(&piece.head));
-    }
-    Ok(())
+    let mut entries = pieces.iter().filter(|piece| piece.kind == RecordKind::Entry);
+    entries.try_for_each(|piece| up.recovery.integrate(&piece.head))
 }
 
 fn sign(world: &World, up: &mut Up, promised: &mut Promised) -> Result<(), StorageFault> {
-    let (tree_size, root_hash) = (up.tree.tree_size(), up.tree.root());
-    if tree_size == 0 {
-        return Ok(());
-    }
-    let checkpoint = Checkpoint { origin: ORIGIN.to_owned(), tree_size, root_hash };
-    let signed = up.checkpoints.publish(&world.key, checkpoint);
+    let signed = up.recovery.sign(&world.key).map(|_| ());
     see(world, promised);
     signed
 }

@@ -108,16 +108,16 @@ fn reader(dir: &Path, until: Until) -> Reader<RealDisk> {
 #[test]
 fn every_batch_is_released_in_order_and_a_stopped_log_is_signed_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 12_345);
+    filled(dir.path(), 23_345);
     filled_again(dir.path());
     let report = verify(dir.path(), key().verifier(), &mut |_| {}).unwrap();
-    assert_eq!((report.signed_entries, report.unsigned_tail_entries), (12_445, 0));
+    assert_eq!((report.signed_entries, report.unsigned_tail_entries), (23_445, 0));
     assert!(report.segments > 1 && report.tail_defect.is_none());
 }
 
 fn filled_again(dir: &Path) {
     let (writer, released) = start(RealDisk::new(dir), WriterOptions::default(), None);
-    fill(&writer, &released, 12_345, 100);
+    fill(&writer, &released, 23_345, 100);
     writer.stop().unwrap();
 }
 

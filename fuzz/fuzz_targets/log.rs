@@ -1,0 +1,8 @@
+//! See `harness/log.rs`.
+#![no_main]
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "one target of six")]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::log::run(data));
