@@ -359,7 +359,8 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:43): `plant/${device}/status` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `device-sealed` (policy.toml:51): `plant/${device}/sealed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
         - `operator-commands` (policy.toml:82): it speaks of operator
-        - `device-signed` (policy.toml:105): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-signed` (policy.toml:107): `plant/${device}/signed/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
+        - `device-batched` (policy.toml:113): `plant/${device}/batched/#` does not cover it: at level 2 it wants `${device}`, here `press-7`, not `press-8`
       next: avow policy explain press-7 publish 'plant/press-7/telemetry/t' --qos 1
     ");
     let allowed = explain("plant/press-7/sealed/a", QoS::AtMostOnce);
