@@ -373,7 +373,8 @@ fn an_explanation_names_the_rule_its_line_and_the_closest_miss() {
         - `device-status` (policy.toml:43): `plant/${device}/status` does not cover it: at level 3 it wants `status`, not `sealed`
         + `device-sealed` (policy.toml:51): `plant/${device}/sealed/#` covers it
         - `operator-commands` (policy.toml:82): it speaks of operator
-        - `device-signed` (policy.toml:105): `plant/${device}/signed/#` does not cover it: at level 3 it wants `signed`, not `sealed`
+        - `device-signed` (policy.toml:107): `plant/${device}/signed/#` does not cover it: at level 3 it wants `signed`, not `sealed`
+        - `device-batched` (policy.toml:113): `plant/${device}/batched/#` does not cover it: at level 3 it wants `batched`, not `sealed`
       next: avow audit query --who device/press-7 --topic 'plant/press-7/sealed/a'
     ");
     let json = serde_json::to_value(&told).unwrap();
