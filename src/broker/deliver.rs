@@ -28,7 +28,7 @@ impl Broker {
         if !message.retain() {
             return;
         }
-        if message.payload().is_empty() {
+        if message.payload().is_empty() && !message.is_erased() {
             self.retained.clear(message.topic());
         } else {
             self.retained.set(Arc::clone(message));
@@ -109,7 +109,10 @@ impl Broker {
             return recovering.leave_unassigned(message, group, None);
         }
         let waits = message.qos() > QoS::AtMostOnce && self.durable_sessions > 0;
-        let chosen = self.choose(&group, message.topic(), message.qos());
+        let chosen = match message.is_erased() {
+            true => None,
+            false => self.choose(&group, message.topic(), message.qos()),
+        };
         let chosen = chosen.and_then(|interest| merge(message, &[interest], Some(group.clone())));
         let Some((key, delivery)) = chosen else {
             if waits {
@@ -316,7 +319,7 @@ impl Broker {
                 let Some(next) = session.outbound.dequeue() else { break };
                 let message = &next.delivery.message;
                 // [MQTT-3.3.2-5]
-                let goes = !message.is_expired(now.instant)
+                let goes = !(message.is_expired(now.instant) || message.is_erased())
                     && may_read(&self.settings.policy, session, message.topic());
                 let encoded = goes.then(|| encode(connection, &next.delivery, now)).flatten();
                 match (encoded, next.packet_id) {
@@ -415,7 +418,8 @@ impl Broker {
                 }
                 Some(Resend::Publish(delivery, packet_id)) => (delivery, packet_id),
             };
-            let goes = may_read(&self.settings.policy, session, delivery.message.topic());
+            let goes = !delivery.message.is_erased()
+                && may_read(&self.settings.policy, session, delivery.message.topic());
             let encoded = goes.then(|| encode(connection, &delivery, now)).flatten();
             let Some(publish) = encoded else {
                 self.counters.deliveries_withheld += 1;

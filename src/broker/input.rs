@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::evidence::erasure::IndexRanges;
 use crate::evidence::{PseudonymKey, Synced, Verified};
 use crate::identity::{CertificateFacts, CertificationPath, DeviceKey, Identity};
 use crate::mqtt::{Packet, ProtocolVersion, Violation};
@@ -158,6 +159,14 @@ pub enum Input {
     ClockStepped {
         /// What it should show now.
         expected: UnixNanos,
+    },
+    /// When bodies are to be erased: the broker forgets them, and records that it begins. Once that
+    /// is on disk, nothing more that holds them comes from here.
+    Erase {
+        /// Indices of the entries that they belong to.
+        ranges: Arc<IndexRanges>,
+        /// What is recorded.
+        administration: Administration,
     },
     /// When an operator did something that must stand in the log.
     Administered(Administration),

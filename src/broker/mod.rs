@@ -45,7 +45,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 pub use counters::{BUCKETS_MICROS, Counters, Histogram, Traffic};
-pub use durable::{BadRecord, LogBody, LogRecord, Replay};
+pub use durable::{BadRecord, LogBody, LogRecord, Replay, owner_of_body};
 pub use input::{
     Administration, Certified, CloseCause, ConnectionFacts, ConnectionId, Input, SERVER_STARTING,
 };
@@ -213,6 +213,10 @@ impl Broker {
             }
             Input::StartRefused { count, since } => self.record_start_refused(now, count, since),
             Input::PseudonymKey(key) => self.settings.privacy.key = Some(key),
+            Input::Erase { ranges, administration } => {
+                self.erase(&ranges);
+                self.record_administration(now, administration);
+            }
             Input::Administered(administration) => self.record_administration(now, administration),
             Input::Stop => self.stop(now),
         }

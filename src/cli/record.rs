@@ -14,6 +14,7 @@ use super::plant::Layout;
 use super::setting::{self, SettingProblem};
 use crate::config::{Config, Setting};
 use crate::evidence::checkpoint::KeyError;
+use crate::evidence::erasure::Erasure;
 use crate::evidence::{
     Batch, BatchId, DecisionIds, EntryType, EntryWriter, LogKey, RecordKind, VerifierKey,
 };
@@ -97,6 +98,14 @@ impl Recorder {
         match self {
             Self::Broker(client) => ask(client, act, subject, facts),
             Self::Alone(alone) => alone.append(act, subject, facts),
+        }
+    }
+
+    /// Erasures that a crash left unfinished, where the log is ours alone.
+    pub(super) fn unfinished_erasures(&mut self) -> Vec<Erasure> {
+        match self {
+            Self::Broker(_) => Vec::new(),
+            Self::Alone(alone) => std::mem::take(&mut alone.recovery.unfinished_erasures),
         }
     }
 

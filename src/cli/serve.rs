@@ -12,15 +12,18 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 
 use super::audit::answer::{AnswerFault, Lines, LogReader, open_reader};
+use super::privacy::erase;
 use super::privacy::keeper::Keeper;
 use super::privacy::keys::PseudonymKeys;
-use super::{Answer, CliFailure, check, files, record, setting};
+use super::{Answer, CliFailure, audit, check, files, record, setting};
 use crate::broker::{Backlog, Broker, LogRecord, Replay, Settings, StatementBounds};
 use crate::config::{ClientCertificate, Config, FILE_NAME, LogFormat, Proxy, ProxyProtocol};
 use crate::evidence::{LogKey, Privacy, PseudonymKey, VerifierKey};
 use crate::limits::AddressLimiter;
 use crate::schema::Schemas;
-use crate::server::admin::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Lock};
+use crate::server::admin::{
+    Admin, AdminError, AdminOptions, AnswerErase, AnswerLog, Answers, Lock,
+};
 use crate::server::audit_api::{AuditApi, AuditApiOptions};
 use crate::server::witness::Courier;
 use crate::server::{
@@ -115,7 +118,9 @@ impl Serving {
         let empty = move || Replay::new(of_replay.clone(), clock.now());
         let (log, replay) = OpenLog::open(config, clock, &empty)?;
         let snapshots = log.snapshots(config, empty)?;
-        let answer = log.answerer(config, schemas)?;
+        let answer = log.answerer(config, Arc::clone(&schemas))?;
+        let erase = log.eraser(config, schemas, clock);
+        let unfinished = log.recovery.unfinished_erasures.clone();
         let replay = Mutex::new(Some(replay));
         let core = Core {
             broker: Arc::new(move |shard, now| {
@@ -130,11 +135,13 @@ impl Serving {
         let running = starting.serve(core).map_err(setting::of_server(config))?;
         let courier = witnesses.map(|witnesses| witnesses.start(config, verifier, clock, &running));
         let courier = courier.transpose()?.flatten();
-        let options = AdminOptions { lock: &lock, server: &running, log: answer };
+        let options = AdminOptions { lock: &lock, server: &running, log: answer, erase };
         let admin = Admin::start(options)
             .map_err(|source| Fault::System { doing: "make admin.sock", source })?;
         let audit_api = audit_api(config, &mut tls, clock, &running)?;
         let handle = running.handle();
+        let disk = RealDisk::new(&config.evidence.directory);
+        erase::end_unfinished(&disk, &unfinished, &mut erase::Acts::Broker(&handle))?;
         let keeper = Keeper::start(config.privacy.clone(), keys, clock, handle)?;
         Ok(Self {
             running,
@@ -237,6 +244,13 @@ impl OpenLog {
         });
         let (log, recovery) = opened.map_err(setting::of_log(config))?;
         replayed.map_err(|(index, source)| CliFailure::Replay { index, source })?;
+        if !recovery.unfinished_erasures.is_empty() {
+            // A crash was faster than an erasure: nobody is let in before it is done.
+            let ranges = erase::ranges_of(&recovery.unfinished_erasures);
+            crate::storage::erasure::erase(&RealDisk::new(directory), &ranges)?;
+            replay.erase(&ranges);
+            tracing::info!(entries = ranges.len(), "an erasure that a crash left was finished");
+        }
         let replayed = recovery.records.saturating_sub(covered);
         tracing::info!(records = recovery.records, replayed, "the log was read");
         if let Some(cut) = &recovery.cut {
@@ -289,6 +303,16 @@ impl OpenLog {
                 fault => AdminError::Log(fault.to_string()),
             })
         }))
+    }
+
+    /// What the admin socket erases with.
+    fn eraser(&self, config: &Config, schemas: Arc<Schemas>, clock: Clock) -> AnswerErase {
+        let finder = erase::finder(config, self.key.verifier().clone(), schemas);
+        Arc::new(move |request, broker, answers| {
+            let answer = audit::erase::answer(&finder, request, broker, clock.now().unix);
+            let answer = answer.map_err(|fault| AdminError::Log(fault.to_string()))?;
+            Ok(answers.line(&answer.to_string())?)
+        })
     }
 
     fn starter(self, config: &Config) -> StartWriter {
@@ -364,7 +388,10 @@ fn log_record<'a>(record: &Recovered<'a>) -> LogRecord<'a> {
         kind: record.kind,
         index: record.index,
         head: record.head,
-        body: record.body.map(|body| (body.payload, body.properties)),
+        body: record
+            .body
+            .filter(|body| !body.is_erased())
+            .map(|body| (body.payload, body.properties)),
     }
 }
 

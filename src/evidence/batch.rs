@@ -42,6 +42,17 @@ impl Body {
     pub fn bytes(&self) -> usize {
         SALT_BYTES + self.payload.len() + self.properties.len()
     }
+
+    /// Whether it was erased: replaced by zeroes. No salt is.
+    pub fn is_erased(&self) -> bool {
+        is_erased(&self.salt, &self.payload, &self.properties)
+    }
+}
+
+/// Whether the parts of a body are all zeroes: then it was erased. No salt is by chance.
+pub fn is_erased(salt: &[u8; SALT_BYTES], payload: &[u8], properties: &[u8]) -> bool {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    is_zero(salt) && is_zero(payload) && is_zero(properties)
 }
 
 /// One record of a batch, borrowed.

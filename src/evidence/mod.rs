@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod cosignature;
 mod covered;
 mod entry;
+pub mod erasure;
 mod note;
 pub mod proof;
 mod pseudonym;
@@ -30,7 +31,7 @@ pub mod witness_policy;
 pub use attested::{
     Attested, Examined, LinkOrigin, Origin, Resolved, Surroundings, Unattested, Unverified,
 };
-pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES};
+pub use batch::{Batch, BatchId, Body, RecordKind, RecordRef, SALT_BYTES, is_erased};
 pub use checkpoint::{Checkpoint, LogKey, VerifierKey};
 pub use cosignature::{WitnessKey, WitnessVerifierKey};
 pub use covered::{CoverSigned, Examination, RefusedCover, UnverifiedCover};

@@ -4,6 +4,7 @@
 //! pseudonym   k<id of the key> . base64url of the first 16 bytes of
 //!             HMAC-SHA-256(key, "peer" ‖ 0 ‖ address)        an address, as text, without its port
 //!             HMAC-SHA-256(key, "client" ‖ 0 ‖ identifier)   a Client Identifier
+//!             HMAC-SHA-256(key, "subject" ‖ 0 ‖ text)        a person whose data was erased
 //! ```
 //!
 //! Whoever has the key can tell whether a pseudonym is of this address or of that one; without it,
@@ -77,6 +78,11 @@ impl PseudonymKey {
     /// The pseudonym of a Client Identifier.
     pub fn of_client(&self, client_id: &str) -> String {
         self.of(b"client\0", client_id.as_bytes())
+    }
+
+    /// The pseudonym of a person whose data payloads are.
+    pub fn of_subject(&self, subject: &str) -> String {
+        self.of(b"subject\0", subject.as_bytes())
     }
 
     fn of(&self, kind: &[u8], value: &[u8]) -> String {

@@ -22,6 +22,8 @@ pub(crate) struct FoundMessage {
     pub(crate) received_at: Instant,
     pub(crate) payload: Bytes,
     pub(crate) properties: PublishProperties,
+    /// Whether its body was erased: then there is neither payload nor property.
+    pub(crate) is_erased: bool,
 }
 
 /// A recorded message, shared by everything that has yet to deliver it.
@@ -36,6 +38,7 @@ pub struct Message {
     received_at: Instant,
     expires_at: Instant,
     index: u64,
+    is_erased: bool,
 }
 
 impl Message {
@@ -75,13 +78,14 @@ impl Message {
             received_at,
             expires_at: received_at.after(Duration::from_secs(kept_seconds.into())),
             index: recorded.index(),
+            is_erased: false,
         })
     }
 
     /// A message that was read back from the log, whose bounds it passed when it came.
     pub(crate) fn recovered(found: FoundMessage, expiry_seconds_max: u32) -> Arc<Self> {
-        let FoundMessage { index, topic, qos, retain, author, received_at, payload, properties } =
-            found;
+        let FoundMessage { index, topic, qos, retain, author, received_at, .. } = found;
+        let FoundMessage { payload, properties, is_erased, .. } = found;
         let kept_seconds =
             properties.message_expiry_seconds.unwrap_or(u32::MAX).min(expiry_seconds_max);
         let expires_at = received_at.after(Duration::from_secs(kept_seconds.into()));
@@ -95,6 +99,24 @@ impl Message {
             received_at,
             expires_at,
             index,
+            is_erased,
+        })
+    }
+
+    /// What stays of it when its body is erased: its place in queues and windows, which it keeps
+    /// until it would have been sent, and its topic.
+    pub(crate) fn erased(&self) -> Arc<Self> {
+        Arc::new(Self {
+            topic: self.topic.clone(),
+            payload: Bytes::new(),
+            qos: self.qos,
+            retain: self.retain,
+            properties: PublishProperties::default(),
+            author: self.author,
+            received_at: self.received_at,
+            expires_at: self.expires_at,
+            index: self.index,
+            is_erased: true,
         })
     }
 
@@ -123,6 +145,7 @@ impl Message {
                 received_at: made_at,
                 expires_at: made_at.after(Duration::MAX),
                 index: 0,
+                is_erased: false,
             })
         })
     }
@@ -166,6 +189,11 @@ impl Message {
     /// broker.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Whether its body was erased: nobody gets it any more.
+    pub fn is_erased(&self) -> bool {
+        self.is_erased
     }
 
     /// Whether its time is over.

@@ -53,9 +53,22 @@ impl Retained {
         }
     }
 
-    /// The retained message of `topic`, unless its time is over.
+    /// Forgets the body of every message that `is_wanted` says. What is left keeps its place until
+    /// the next one comes for the topic, and goes to nobody.
+    pub(crate) fn erase(&mut self, is_wanted: impl Fn(u64) -> bool) {
+        for message in self.messages.values_mut() {
+            if is_wanted(message.index()) && !message.is_erased() {
+                self.bytes -= message.queue_bytes();
+                *message = message.erased();
+                self.bytes += message.queue_bytes();
+            }
+        }
+    }
+
+    /// The retained message of `topic`, unless its time is over or its body erased.
     pub fn message(&self, topic: &TopicName, now: Instant) -> Option<&Arc<Message>> {
-        self.messages.get(topic).filter(|message| !message.is_outlived(now))
+        let message = self.messages.get(topic)?;
+        (!message.is_outlived(now) && !message.is_erased()).then_some(message)
     }
 
     /// The retained message of `topic`, whatever its time, for whoever rebuilds the past.

@@ -49,6 +49,7 @@ mod json;
 mod mask;
 mod problem;
 mod registry;
+mod subject;
 
 use std::sync::Arc;
 
@@ -83,6 +84,8 @@ struct Schema {
     bytes_max: usize,
     bounds: json::Bounds,
     sensitive: Vec<String>,
+    /// Where a payload says whose data it is.
+    subject: Option<String>,
     fresh: fresh::Rules,
     validator: Validator,
 }

@@ -27,6 +27,7 @@ const FIELDS: &[&str] = &[
     "depth_max",
     "nodes_max",
     "sensitive",
+    "subject",
     "reject_markup",
     "time",
     "sequence",
@@ -41,6 +42,7 @@ struct Entry<'t> {
     bytes_max: usize,
     bounds: Bounds,
     sensitive: Vec<String>,
+    subject: Option<String>,
     fresh: fresh::Rules,
 }
 
@@ -121,6 +123,8 @@ fn read_entry<'t>(
         reject_markup: fields.boolean("reject_markup", problems).unwrap_or(false),
     };
     let sensitive = read_sensitive(&fields, problems);
+    let subject = fields.string("subject", problems);
+    let subject = subject.and_then(|pointer| fresh::check_pointer(&pointer, problems));
     let fresh = fresh::read_rules(&fields, problems);
     let id = fields.string("id", problems);
     let filter = fields.string("filter", problems);
@@ -150,6 +154,7 @@ fn read_entry<'t>(
         bytes_max,
         bounds,
         sensitive,
+        subject,
         fresh,
     })
 }
@@ -223,6 +228,7 @@ fn add_schema(
                 bytes_max: entry.bytes_max,
                 bounds: entry.bounds,
                 sensitive: entry.sensitive,
+                subject: entry.subject,
                 fresh: entry.fresh,
                 validator,
             });

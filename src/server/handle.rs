@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::broker::{Administration, Counters, Histogram};
 use crate::evidence::PseudonymKey;
+use crate::evidence::erasure::IndexRanges;
 use crate::telemetry::{Health, HealthSource, MetricsSnapshot};
 
 /// How long a shard may take to answer before it counts as unresponsive.
@@ -116,6 +117,26 @@ impl Handle {
             let _ = sender.send(index);
         });
         self.shards.send(0, Message::Administered { administration, reply });
+        index.recv_timeout(RECORD_MAX).map_err(NotServing::from)
+    }
+
+    /// Has the core forget the bodies of these entries and record that they are being erased; the
+    /// index of that entry. Everything that holds them is on disk then, and nothing follows that
+    /// does. Blocks until then.
+    ///
+    /// # Errors
+    /// [`NotServing`]; it may or may not be recorded then.
+    pub fn erase(
+        &self,
+        ranges: Arc<IndexRanges>,
+        administration: Administration,
+    ) -> Result<u64, NotServing> {
+        let (sender, index) = sync_channel(1);
+        let reply = Box::new(move |index| {
+            let _ = sender.send(index);
+        });
+        // The one shard that there is has all sessions.
+        self.shards.send(0, Message::Erase { ranges, administration, reply });
         index.recv_timeout(RECORD_MAX).map_err(NotServing::from)
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::socket::Handshaken;
 use crate::broker::{Administration, ConnectionFacts, ConnectionId, Counters};
+use crate::evidence::erasure::IndexRanges;
 use crate::evidence::{PseudonymKey, Synced, Verified};
 use crate::time::{Instant, UnixNanos};
 
@@ -37,6 +38,15 @@ pub(super) enum Message {
         /// The act; the shard chooses the ticket.
         administration: Administration,
         /// Told the index of its entry.
+        reply: Reply<u64>,
+    },
+    /// When bodies are to be erased. Bounded by the clients of the admin socket.
+    Erase {
+        /// Indices of their entries.
+        ranges: Arc<IndexRanges>,
+        /// What is recorded of it; the shard chooses the ticket.
+        administration: Administration,
+        /// Told the index of its entry, when nothing that holds them is on its way any more.
         reply: Reply<u64>,
     },
     /// When pseudonyms get another key. Sent once in a rotation.

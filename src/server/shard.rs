@@ -196,6 +196,12 @@ impl Shard {
                 self.replies.insert(administration.ticket, reply);
                 self.inputs.push_back(Input::Administered(administration));
             }
+            Message::Erase { ranges, mut administration, reply } => {
+                administration.ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.replies.insert(administration.ticket, reply);
+                self.inputs.push_back(Input::Erase { ranges, administration });
+            }
             Message::PseudonymKey(key) => self.inputs.push_back(Input::PseudonymKey(key)),
             Message::Snapshot(reply) => reply(ShardSnapshot {
                 counters: self.broker.counters().clone(),

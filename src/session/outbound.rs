@@ -171,6 +171,26 @@ impl<D> Outbound<D> {
         last
     }
 
+    /// Lets `change` put something else in place of any message, queued or sent; it says how many
+    /// bytes that has.
+    pub fn replace(&mut self, mut change: impl FnMut(&mut D) -> Option<usize>) {
+        for queued in &mut self.queue {
+            if let Some(bytes) = change(&mut queued.delivery) {
+                self.queue_bytes = self.queue_bytes - queued.bytes + bytes;
+                queued.bytes = bytes;
+            }
+        }
+        for sent in &mut self.window {
+            if let Awaiting::Acknowledgement(delivery) | Awaiting::Receipt(delivery) =
+                &mut sent.awaiting
+                && let Some(bytes) = change(delivery)
+            {
+                self.window_bytes = self.window_bytes - sent.bytes + bytes;
+                sent.bytes = bytes;
+            }
+        }
+    }
+
     /// Whether the next queued message may leave now.
     pub fn is_ready(&self) -> bool {
         self.queue.front().is_some_and(|queued| queued.qos == QoS::AtMostOnce || self.has_room())

@@ -62,6 +62,9 @@ pub enum Damage {
     /// The body is not the one its commitment was made for.
     #[error("the body does not fit its commitment")]
     Commitment,
+    /// The body is zeroes, and no entry says that it was erased.
+    #[error("the body was erased, and no entry says so")]
+    Unerased,
     /// A byte past the last batch is not zero.
     #[error("a byte of unused space is not zero")]
     UnusedSpace,

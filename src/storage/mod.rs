@@ -19,6 +19,7 @@ mod block;
 pub mod checkpoint_store;
 pub mod cosigned;
 pub mod disk;
+pub mod erasure;
 pub mod facts;
 pub mod fault;
 pub mod fsck;

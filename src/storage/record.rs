@@ -24,7 +24,7 @@ use crc32c::{crc32c, crc32c_append};
 use super::fault::Damage;
 use super::pack::unpack;
 use super::segment::{BATCH_HEADER_BYTES, BATCH_TRAILER_BYTES};
-use crate::evidence::{RecordKind, SALT_BYTES};
+use crate::evidence::{RecordKind, SALT_BYTES, is_erased};
 
 /// Length of a record header, in bytes.
 pub(super) const RECORD_HEADER_BYTES: usize = 16;
@@ -70,6 +70,11 @@ pub struct BodyView<'a> {
 }
 
 impl BodyView<'_> {
+    /// Whether it was erased: replaced by zeroes.
+    pub fn is_erased(&self) -> bool {
+        is_erased(self.salt, self.payload, self.properties)
+    }
+
     fn bytes(&self) -> usize {
         SALT_BYTES + self.payload.len() + self.properties.len()
     }
@@ -100,9 +105,22 @@ pub(super) fn commitment_of_all(
 }
 
 impl RecordView<'_> {
-    /// Checks the body against its commitments; without a body there is nothing to check.
+    /// Where the body stands, from the start of the batch, and how long it is, both in bytes.
+    pub fn body_span(&self) -> Option<(usize, usize)> {
+        let body = self.body?;
+        let properties = if body.properties.is_empty() { 0 } else { PROPERTIES_LENGTH_BYTES };
+        let commitment = self.commitment.map_or(0, |commitment| commitment.len());
+        let before = RECORD_HEADER_BYTES + self.stored.0.len() + commitment + properties;
+        Some((self.offset + before, body.bytes()))
+    }
+
+    /// Checks the body against its commitments; without a body there is nothing to check. One that
+    /// was erased fits: whether an entry says so, [`super::erasure`] asks.
     pub fn check_body(&self) -> Result<(), Damage> {
         let Some(BodyView { salt, payload, properties }) = self.body else { return Ok(()) };
+        if is_erased(salt, payload, properties) {
+            return Ok(());
+        }
         let fits = match (self.commitment, self.kind) {
             (Some(stated), _) => commitment_of_all(salt, payload, properties) == *stated,
             (None, RecordKind::Entry) => {

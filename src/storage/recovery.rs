@@ -9,6 +9,7 @@
 
 use super::checkpoint_store::CheckpointStore;
 use super::disk::{Disk, DiskFile};
+use super::erasure::Coverage;
 use super::fault::{Damage, Defect, Doing, StorageFault};
 use super::log::LogOptions;
 use super::reader::{Reader, Until};
@@ -19,6 +20,7 @@ use super::segment::{
     BodyView, Link, Marker, SEGMENT_HEADER_BYTES, SegmentHeader, first_nonzero, records,
 };
 use super::tiles::{Tiles, build};
+use crate::evidence::erasure::Erasure;
 use crate::evidence::tree::{Frontier, leaf_hash};
 use crate::evidence::{Checkpoint, LogKey, RecordKind};
 
@@ -50,6 +52,8 @@ pub struct Recovery<D: Disk> {
     pub cut: Option<Defect>,
     /// Number of records visited.
     pub records: u64,
+    /// Erasures that began and are not done: a crash was faster.
+    pub unfinished_erasures: Vec<Erasure>,
 }
 
 impl<D: Disk> Recovery<D> {
@@ -167,14 +171,22 @@ pub(super) fn recover<D: Disk>(
     let expected =
         Expected { origin: options.origin_hash(), first_index: 0, link: Link::default() };
     let tiles = options.tiles.then(|| Tiles::open(disk.clone())).transpose()?;
-    let recovery =
-        Recovery { tree: Frontier::default(), checkpoints, tiles, cut: None, records: 0 };
-    let mut walk = Walk { recovery, expected, last_number: used.checked_sub(1), visit };
+    let recovery = Recovery {
+        tree: Frontier::default(),
+        checkpoints,
+        tiles,
+        cut: None,
+        records: 0,
+        unfinished_erasures: Vec::new(),
+    };
+    let coverage = Coverage::new(disk)?;
+    let mut walk = Walk { recovery, expected, last_number: used.checked_sub(1), coverage, visit };
     let mut active = None;
     for number in 0..used {
         active = Some(walk.segment(disk, number)?);
     }
-    let Walk { mut recovery, expected, .. } = walk;
+    let Walk { mut recovery, expected, coverage, .. } = walk;
+    recovery.unfinished_erasures = coverage.finish().map_err(StorageFault::Corrupt)?;
     if let Some(signed) = recovery.checkpoints.newest()
         && signed.tree_size > expected.first_index
     {
@@ -253,6 +265,7 @@ struct Walk<'a, D: Disk> {
     recovery: Recovery<D>,
     expected: Expected,
     last_number: Option<u64>,
+    coverage: Coverage,
     visit: &'a mut dyn FnMut(Recovered<'_>),
 }
 
@@ -299,7 +312,8 @@ impl<D: Disk> Walk<'_, D> {
                 None => Ok(None),
             };
         };
-        if let Some(defect) = body_defect(scan, &span)? {
+        let is_last = self.last_number == Some(number) && !scan.is_followed(&span)?;
+        if let Some(defect) = self.coverage.take(scan, &span, is_last)? {
             return Err(ScanFault::Defect(defect));
         }
         let mut index = span.header.first_index;
@@ -383,25 +397,4 @@ fn write_again<F: DiskFile>(
     let written = scan.file().write_at(&bytes, offset);
     written.map_err(StorageFault::io(Doing::Write, scan.path()))?;
     scan.file().sync_data().map_err(StorageFault::io(Doing::Sync, scan.path()))
-}
-
-/// The first body of a batch that does not fit its commitment.
-pub(super) fn body_defect<F: DiskFile>(
-    scan: &mut SegmentScan<F>,
-    span: &Span,
-) -> Result<Option<Defect>, StorageFault> {
-    let mut index = span.header.first_index;
-    let mut bad = None;
-    for record in records(scan.bytes(span)?) {
-        if let Err(damage) = record.check_body() {
-            bad = Some((record.offset, damage));
-            break;
-        }
-        index += u64::from(record.kind == RecordKind::Entry);
-    }
-    let file = || scan.path().to_owned();
-    Ok(bad.map(|(offset, damage)| {
-        let offset = span.offset + offset as u64;
-        Defect { file: file(), offset, index, damage }
-    }))
 }

@@ -194,6 +194,13 @@ impl<F: DiskFile> SegmentScan<F> {
         self.window.read(&self.file, &self.path, span.offset, span.header.bytes as usize)
     }
 
+    /// Whether something that may be a batch stands behind one that was peeked.
+    pub(super) fn is_followed(&mut self, span: &Span) -> Result<bool, StorageFault> {
+        let behind = span.offset + u64::from(span.header.bytes);
+        let bytes = self.window.read(&self.file, &self.path, behind, 8)?;
+        Ok(bytes.first_chunk() == Some(&self.header.marker))
+    }
+
     /// Goes past a batch that was peeked.
     pub(super) fn advance(&mut self, header: &BatchHeader, crc: u32) {
         self.offset += u64::from(header.bytes);

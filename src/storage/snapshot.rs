@@ -13,8 +13,8 @@
 //! snapshot is used only if every byte of it is what was written, and the segment behind it goes on
 //! from the very batch it ends with.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ pub fn take<D: Disk>(
     options: &LogOptions,
     make: &dyn Fn() -> Replay,
 ) -> Result<Option<SnapshotPlace>, SnapshotFault> {
+    let _one = lock();
     let Some(last) = last_complete(disk)? else { return Ok(None) };
     if snapshots(disk).is_ok_and(|there| there.last() == Some(&last)) {
         return Ok(None);
@@ -128,7 +129,8 @@ pub fn take<D: Disk>(
         while let Some(span) = scan.peek()? {
             let mut index = span.header.first_index;
             for record in records(scan.bytes(&span)?) {
-                let body = record.body.map(|body| (body.payload, body.properties));
+                let body = record.body.filter(|body| !body.is_erased());
+                let body = body.map(|body| (body.payload, body.properties));
                 replay.apply(LogRecord { kind: record.kind, index, head: &record.head, body })?;
                 index += u64::from(record.kind == RecordKind::Entry);
                 counted += 1;
@@ -140,6 +142,38 @@ pub fn take<D: Disk>(
     let place = SnapshotPlace { segment: last, records: counted, link };
     write(disk, options, &place, &replay)?;
     Ok(Some(place))
+}
+
+/// One at a time: nobody erases while a snapshot is taken. A process has the directory to itself.
+pub(super) fn lock() -> MutexGuard<'static, ()> {
+    static TAKING: Mutex<()> = Mutex::new(());
+    // Nothing is guarded that a panic could leave half done.
+    TAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes every snapshot away and leaves none of its bytes: they hold bodies. The next is made of the
+/// log.
+///
+/// # Errors
+/// If the disk fails.
+pub(super) fn erase_all<D: Disk>(disk: &D) -> Result<(), StorageFault> {
+    let zeroes = vec![0; BUFFER_BYTES];
+    disk.create_dir(DIR).map_err(StorageFault::io(Doing::Open, DIR))?;
+    for name in disk.list(DIR).map_err(StorageFault::io(Doing::Open, DIR))? {
+        let path = format!("{DIR}/{name}");
+        let file = disk.open(&path).map_err(StorageFault::io(Doing::Open, &path))?;
+        let (mut offset, end) = (0, file.byte_len().map_err(StorageFault::io(Doing::Read, &path))?);
+        while offset < end {
+            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(zeroes.len());
+            let written = file.write_at(zeroes.get(..length).unwrap_or_default(), offset);
+            written.map_err(StorageFault::io(Doing::Write, &path))?;
+            offset += length as u64;
+        }
+        // A crash here leaves a snapshot that is none: it is not used, and another one is.
+        file.sync_data().map_err(StorageFault::io(Doing::Sync, &path))?;
+        disk.remove(&path).map_err(StorageFault::io(Doing::Write, &path))?;
+    }
+    disk.sync_dir(DIR).map_err(StorageFault::io(Doing::Sync, DIR))
 }
 
 /// A thread that takes snapshots as segments fill; it ends when this is dropped.

@@ -9,8 +9,9 @@ use super::checkpoint_store::{
     CHECKPOINT_FILE, HISTORY_FILE, HISTORY_RECORD_BYTES, History, read_published,
 };
 use super::disk::{Disk, RealDisk};
+use super::erasure::Coverage;
 use super::fault::{Damage, Defect, Doing, StorageFault};
-use super::recovery::{body_defect, is_unused};
+use super::recovery::is_unused;
 use super::scan::{Expected, ScanFault, SegmentScan, segment_numbers, segment_path};
 use super::segment::{Link, records};
 use crate::evidence::tree::{Frontier, leaf_hash};
@@ -34,6 +35,10 @@ pub struct VerifyReport {
     pub segments: u64,
     /// Checkpoints whose signature and root were checked.
     pub checkpoints: u64,
+    /// Bodies that were erased, as entries say.
+    pub erased_bodies: u64,
+    /// Erasures that began and are not done.
+    pub unfinished_erasures: u64,
     /// The newest checkpoint.
     pub checkpoint: Option<Checkpoint>,
 }
@@ -113,9 +118,13 @@ pub fn verify_against<D: Disk>(
         bytes: 0,
         segments: 0,
         checkpoints: 0,
+        erased_bodies: 0,
+        unfinished_erasures: 0,
         checkpoint: published,
     };
-    let mut walk = Walk { report, tree: Frontier::default(), signatures, older, progress };
+    let coverage = Coverage::new(disk)?;
+    let tree = Frontier::default();
+    let mut walk = Walk { report, tree, signatures, older, coverage, progress };
     walk.check_older().map_err(VerifyFault::Defect)?;
     match walk.segments(disk, key) {
         Ok(()) => {}
@@ -139,6 +148,7 @@ struct Walk<'a, D: Disk> {
     tree: Frontier,
     signatures: Signatures<'a, D>,
     older: Option<&'a Checkpoint>,
+    coverage: Coverage,
     progress: &'a mut dyn FnMut(VerifyProgress),
 }
 
@@ -166,7 +176,7 @@ impl<D: Disk> Walk<'_, D> {
 
     fn batches(&mut self, scan: &mut SegmentScan<D::File>) -> Result<(), ScanFault> {
         while let Some(span) = scan.peek()? {
-            if let Some(defect) = body_defect(scan, &span)? {
+            if let Some(defect) = self.coverage.take(scan, &span, false)? {
                 return Err(ScanFault::Defect(defect));
             }
             for record in records(scan.bytes(&span)?) {
@@ -230,6 +240,15 @@ impl<D: Disk> Walk<'_, D> {
         }
         self.report.unsigned_tail_entries = entries - self.report.signed_entries;
         self.report.checkpoints = self.signatures.checked;
+        self.report.erased_bodies = self.coverage.erased;
+        match self.coverage.finish() {
+            Ok(unfinished) => self.report.unfinished_erasures = unfinished.len() as u64,
+            Err(defect) if defect.index < self.report.signed_entries => {
+                return Err(VerifyFault::Defect(defect));
+            }
+            // Past what is signed: a batch that was being written.
+            Err(defect) => self.report.tail_defect = self.report.tail_defect.or(Some(defect)),
+        }
         Ok(self.report)
     }
 }

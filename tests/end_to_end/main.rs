@@ -4,7 +4,7 @@
 //! ([`harness`]). [`strangers`] are the clients that people have, [`kill_nine`] and [`tampering`]
 //! hold the promise of the log, [`refusals`] is bad input of every kind, [`starting`] is what
 //! clients hear while it is read, [`websocket`] is the way in for browsers, [`tokens`] what names
-//! those without a certificate, [`proxy`] the one behind a proxy, [`privacy`] what
+//! those without a certificate, [`proxy`] the one behind a proxy, [`erase`] and [`privacy`] what
 //! the log tells of people, [`reading`] what one can ask of it, [`witness`] and [`timestamp`] what
 //! others sign of it, [`auditing`] the read API, [`full_disk`] and [`clock`] what a machine does to it, [`batches`] and
 //! [`freshness`] what devices say of themselves, [`demo`] is the command of the README.
@@ -21,6 +21,8 @@ mod bundle;
 mod clock;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod erase;
 #[cfg(test)]
 mod freshness;
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod crash;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod erasing;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod lies;

@@ -119,7 +119,8 @@ impl World {
         for _ in 0..=self.random.below(4) {
             let number = self.random.next();
             let payload = vec![number as u8; self.random.below(700) as usize];
-            let salt = [number as u8; 16];
+            // Never zeroes, as no salt is: a body of zeroes is one that was erased.
+            let salt = [number as u8 | 1; 16];
             let c = URL_SAFE_NO_PAD.encode(commitment_of(&salt, &payload));
             let (is_entry, has_body) = (!number.is_multiple_of(5), !number.is_multiple_of(3));
             let properties = match number.is_multiple_of(7) {

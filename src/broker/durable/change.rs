@@ -41,6 +41,9 @@ use crate::time::UnixNanos;
 
 /// The version of this encoding: the first byte of every State record.
 const VERSION: u8 = 1;
+/// The tags of the records that have a body in the log.
+pub(super) const ATTACHED_TAG: u8 = 1;
+pub(super) const LEFT_TAG: u8 = 15;
 
 /// One change of Session State.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -306,6 +309,9 @@ impl Change {
                 (&will.payload, &will.properties.publish)
             }
             Self::Owed(owed) => (&owed.will.payload, &owed.will.properties.publish),
+            Self::Message(message) | Self::Left { message, .. } if message.is_erased => {
+                return None;
+            }
             Self::Message(message) | Self::Left { message, .. } => {
                 (&message.payload, &message.properties)
             }
@@ -319,7 +325,7 @@ impl Change {
 
     fn tag(&self) -> u8 {
         match self {
-            Self::Attached(_) => 1,
+            Self::Attached(_) => ATTACHED_TAG,
             Self::Detached { .. } => 2,
             Self::Ended { .. } => 3,
             Self::Subscribed { .. } => 4,
@@ -333,7 +339,7 @@ impl Change {
             Self::Full { .. } => 12,
             Self::Walked { .. } => 13,
             Self::Granted { .. } => 14,
-            Self::Left { .. } => 15,
+            Self::Left { .. } => LEFT_TAG,
             Self::Signed { .. } => 24,
             Self::Linked { .. } => 25,
             Self::Settled { .. } => 26,
@@ -370,7 +376,7 @@ impl Change {
         }
         let tag = r.byte()?;
         Some(match tag {
-            1 => Self::Attached(Box::new(Attached::read(r, body)?)),
+            ATTACHED_TAG => Self::Attached(Box::new(Attached::read(r, body)?)),
             2 => Self::Detached {
                 key: key(r)?,
                 connect_index: r.number()?,
@@ -409,7 +415,7 @@ impl Change {
             12 => Self::Full { key: key(r)?, index: r.number()? },
             13 => Self::Walked { key: key(r)?, filter: filter(r)? },
             14 => Self::Granted { key: key(r)?, grants: read_grants(r)? },
-            15 => {
+            LEFT_TAG => {
                 let message = Box::new(StoredMessage::read(r, body)?);
                 Self::Left { group: filter(r)?, message }
             }
@@ -494,6 +500,7 @@ impl Attached {
         let flags = r.byte().filter(|flags| *flags < 4)?;
         let expiry_seconds = r.narrow()?;
         let will = if flags & 2 > 0 { Some(read_will(r, body)?) } else { None };
+        let will = will.filter(|_| body.is_some()); // Erased: it is not published.
         Some(Self { key, connect_index, author, clean: flags & 1 > 0, expiry_seconds, will })
     }
 }
@@ -572,7 +579,7 @@ fn write_will(w: &mut Writer<'_>, will: &Will) {
 }
 
 fn read_will(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Will> {
-    let (payload, properties) = body?;
+    let (payload, properties) = body.unwrap_or_default();
     let topic = topic(r)?;
     let flags = r.byte().filter(|flags| *flags < 8)?;
     let delay_seconds = match r.maybe()? {

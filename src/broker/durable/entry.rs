@@ -30,6 +30,9 @@ pub(super) struct Fields<'a> {
     pub(super) retain: bool,
     #[serde(default)]
     pub(super) pid: Option<u16>,
+    /// Length of the payload, which may be erased by now.
+    #[serde(default)]
+    pub(super) len: u64,
     /// The number that its payload states, if its schema asked for one.
     #[serde(default)]
     pub(super) pseq: Option<u64>,

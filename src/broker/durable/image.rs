@@ -106,6 +106,7 @@ pub(super) fn stored(broker: &Broker, now: Now, message: &Message) -> StoredMess
         received: now.unix_at(message.received_at()),
         payload: message.payload().clone(),
         properties: message.properties().clone(),
+        is_erased: message.is_erased(),
     }
 }
 
@@ -259,6 +260,7 @@ impl Replay {
             received_at: self.recovering().base.instant_at(stored.received),
             payload: stored.payload,
             properties: stored.properties,
+            is_erased: stored.is_erased,
         };
         Message::recovered(found, kept)
     }

@@ -21,6 +21,7 @@
 mod bytes;
 mod change;
 mod entry;
+mod erase;
 mod image;
 mod nameable;
 mod recovering;
@@ -29,6 +30,7 @@ mod signers;
 
 pub use change::BadRecord;
 pub(super) use change::{Attached, Change, CopyOf, Source};
+pub use erase::owner_of_body;
 pub(super) use recovering::Recovering;
 pub use replay::{LogBody, LogRecord, Replay};
 

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::evidence::erasure::IndexRanges;
 use crate::mqtt::QoS;
 use crate::routing::Message;
 
@@ -50,6 +51,17 @@ impl Nameable {
         }
         self.order.push_back((since, index));
         while self.bytes > self.bytes_max && self.drop_oldest() {}
+    }
+
+    /// Forgets the bodies of these entries.
+    pub(super) fn erase(&mut self, ranges: &IndexRanges) {
+        for (index, kept) in &mut self.messages {
+            if ranges.contains(*index) {
+                self.bytes -= kept.message.queue_bytes();
+                kept.message = kept.message.erased();
+                self.bytes += kept.message.queue_bytes();
+            }
+        }
     }
 
     pub(super) fn get(&self, index: u64) -> Option<&Arc<Message>> {
@@ -100,6 +112,7 @@ mod tests {
             received_at: Instant::ZERO,
             payload: bytes::Bytes::from_static(b"123456789"),
             properties: PublishProperties::default(),
+            is_erased: false,
         };
         Message::recovered(found, 60)
     }

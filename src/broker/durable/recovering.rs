@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::change::OwedWill;
 use super::nameable::Nameable;
 use crate::broker::Backlog;
+use crate::evidence::erasure::IndexRanges;
 use crate::mqtt::{PacketId, QoS, TopicFilter, Will};
 use crate::routing::{Message, SessionKey};
 use crate::session::{Author, Bounds};
@@ -143,6 +144,20 @@ impl Recovering {
     /// Keeps a message that is in no queue for records further on.
     pub(in crate::broker) fn keep(&mut self, message: &Arc<Message>) {
         self.nameable.keep(message, self.position);
+    }
+
+    /// Forgets the bodies of these entries.
+    pub(super) fn erase(&mut self, ranges: &IndexRanges) {
+        for message in self.of_snapshot.values_mut().filter(|it| ranges.contains(it.index())) {
+            *message = message.erased();
+        }
+        self.nameable.erase(ranges);
+        for ((index, _), unassigned) in &mut self.unassigned {
+            if ranges.contains(*index) {
+                unassigned.message = unassigned.message.erased();
+            }
+        }
+        self.owed.retain(|connect_index, _| !ranges.contains(*connect_index));
     }
 
     /// The message that a record or a snapshot means by `index`, if it is in no queue.

@@ -10,6 +10,7 @@ use memchr::memmem;
 
 use super::change::{Attached, BadRecord, Change, CopyOf, Source};
 use super::entry::{Fields, entry_type};
+use super::erase::has_body;
 use super::recovering::Recovering;
 use crate::broker::connection::{Intake, Session};
 use crate::broker::effect::Detachment;
@@ -150,7 +151,7 @@ impl Replay {
             }
             EntryType::RetainClear => self.expire(&Fields::read(record.head)?),
             EntryType::Publish | EntryType::PublishRefused
-                if record.body.is_none() || self.is_nobodys(record.head) => {}
+                if !has_body(record.head) || self.is_nobodys(record.head) => {}
             _ => self.message(kind, record)?,
         }
         Ok(())
@@ -228,8 +229,12 @@ impl Replay {
             Some(connect_index) => self.recovering().by_connect.get(&connect_index).copied(),
             None => None,
         };
-        // A Will that was refused.
-        let Some((payload, properties)) = record.body else { return Ok(()) };
+        if !has_body(record.head) {
+            // A Will that was refused.
+            return Ok(());
+        }
+        // Erased, it takes its place all the same: what others did after it depends on that.
+        let (payload, properties) = record.body.unwrap_or_default();
         let qos = QoS::from_bits(fields.qos).ok_or(BadRecord)?;
         self.take_identifier(&fields, qos, author);
         let topic = fields.quarantine.as_ref().unwrap_or(&fields.topic);
@@ -243,13 +248,14 @@ impl Replay {
             received_at,
             payload: bytes::Bytes::copy_from_slice(payload),
             properties: decode_forwarded(properties).map_err(|_| BadRecord)?,
+            is_erased: record.body.is_none(),
         };
         let kept = self.broker.settings.bounds.message_expiry_seconds_max;
         let message = Message::recovered(found, kept);
         if message.retain() {
             self.keep_replaced(message.topic());
         }
-        self.broker.retain(&message);
+        self.retain_again(&message, fields.len);
         let now = self.now();
         self.broker.route(now, &message);
         Ok(())

@@ -11,7 +11,9 @@ use super::image::image;
 use super::recovering::Recovering;
 use super::{LogRecord, Replay};
 use crate::broker::tests::{Logged, Rig, ack, disconnect, lasting, message, will};
-use crate::broker::{Broker, ConnectionId, Map, testing};
+use crate::broker::{Broker, ConnectionId, Input, Map, testing};
+use crate::evidence::RecordKind;
+use crate::evidence::erasure::IndexRanges;
 use crate::limits::LimitsConfig;
 use crate::mqtt::{
     Packet, PacketId, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions, Unsubscribe,
@@ -240,6 +242,64 @@ fn replay_comes_to_the_state_of_the_broker() {
             }
         }
     }
+}
+
+/// Erases the bodies of some entries, in the broker and in the log.
+fn erase_some(history: &mut History) {
+    history.rig.sync();
+    let mut indices = Vec::new();
+    for at in 0..history.rig.log.len() {
+        let record = &history.rig.log[at];
+        let index = owner(record);
+        indices.extend(index.filter(|_| history.below(3) == 0));
+    }
+    let ranges = std::sync::Arc::new(IndexRanges::of(indices));
+    let administration = crate::broker::Administration {
+        ticket: 0,
+        act: crate::evidence::erasure::ERASE_BEGIN_ACT,
+        subject: "x".to_owned(),
+        facts: vec![("indices", ranges.to_string())],
+    };
+    let erased = std::sync::Arc::clone(&ranges);
+    history.rig.input(Input::Erase { ranges, administration });
+    history.rig.sync();
+    for record in &mut history.rig.log {
+        if owner(record).is_some_and(|owner| erased.contains(owner)) {
+            record.body = None;
+        }
+    }
+}
+
+/// The entry that the body of a record belongs to.
+fn owner(record: &Logged) -> Option<u64> {
+    record.body.as_ref()?;
+    match record.kind {
+        RecordKind::Entry => Some(record.index),
+        RecordKind::State => super::owner_of_body(&record.head, record.index),
+    }
+}
+
+#[test]
+fn replay_of_a_log_with_erased_bodies_comes_to_the_state_of_the_broker() {
+    let mut erased = 0;
+    for seed in 500..540 {
+        println!("seed {seed}");
+        let bounds = Bounds::default();
+        let mut history = History::new(seed, bounds);
+        for step in 0..300 {
+            history.step();
+            if step % 60 == 40 {
+                erase_some(&mut history);
+                history.compare(bounds);
+            }
+            if step % 60 == 59 {
+                history.compare(bounds);
+            }
+        }
+        erased +=
+            state(&history.rig.broker).iter().filter(|it| it.contains("is_erased: true")).count();
+    }
+    assert!(erased > 10, "{erased} erased messages still had a place");
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! What entries and events hold of addresses and Client Identifiers.
+//! What entries and events hold of addresses and Client Identifiers, and what becomes of erased bodies.
 
 use super::*;
+use crate::broker::Administration;
+use crate::evidence::erasure::{ERASE_BEGIN_ACT, IndexRanges};
 use crate::evidence::{Privacy, PseudonymKey, Shown};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -52,4 +54,62 @@ fn an_address_that_is_not_wanted_leaves_no_field() {
     assert!(!entries.contains(r#""peer""#), "{entries}");
     let entries = live(&mut rig(Shown::Plain));
     assert_eq!(entries.matches(r#""peer":"127.0.0.1"#).count(), 6, "{entries}");
+}
+
+fn erase(rig: &mut Rig, first: u64, last: u64) {
+    let ranges = Arc::new(IndexRanges::of(first..=last));
+    let administration = Administration {
+        ticket: 0,
+        act: ERASE_BEGIN_ACT,
+        subject: "x".to_owned(),
+        facts: vec![("indices", ranges.to_string())],
+    };
+    rig.input(Input::Erase { ranges, administration });
+    rig.sync();
+}
+
+#[test]
+fn what_was_erased_is_not_sent_again_not_retained_and_no_will() {
+    let mut rig = Rig::new();
+    let board = rig.connect("dashboard/x", lasting(V5, "x", 1_000));
+    rig.take(board);
+    rig.subscribe(board, "plant/#", QoS::AtLeastOnce);
+    let mut packet = lasting(V5, "a", 1_000);
+    packet.will = Some(will("plant/a/sealed/gone", "gone", 0));
+    let device = rig.connect("device/a", packet);
+    let mut retained = message("plant/a/sealed/1", "one", QoS::AtLeastOnce, 1);
+    retained.retain = true;
+    rig.packet(device, Packet::Publish(Box::new(retained)));
+    rig.packet(device, publish("plant/a/sealed/2", "two", QoS::AtLeastOnce, 2));
+    rig.sync();
+    let last = rig.entries.len() as u64 - 1;
+    rig.packet(device, publish("plant/a/sealed/3", "three", QoS::AtLeastOnce, 3));
+    rig.sync();
+    // All three were sent, and none is acknowledged.
+    assert_eq!(rig.payloads(board), ["one", "two", "three"]);
+    erase(&mut rig, 0, last);
+    let begun = rig.entries.last().unwrap();
+    assert_eq!((&begun["type"], &begun["act"]), (&"admin".into(), &"erase.begin".into()));
+    rig.close(board);
+    let mut again = lasting(V5, "x", 1_000);
+    again.clean_start = false;
+    let board = rig.connect("dashboard/x", again);
+    rig.sync();
+    assert_eq!(rig.payloads(board), ["three"], "what is left is sent again, with DUP");
+    rig.close(device);
+    assert_eq!(rig.payloads(board), [""; 0], "its Will was erased with its CONNECT");
+    let late = rig.client("dashboard/y", V5);
+    rig.subscribe(late, "plant/#", QoS::AtLeastOnce);
+    rig.sync();
+    assert_eq!(rig.payloads(late), [""; 0]);
+    // The topic can be retained again.
+    let device = rig.client("device/a", V5);
+    let mut retained = message("plant/a/sealed/1", "new", QoS::AtLeastOnce, 4);
+    retained.retain = true;
+    rig.packet(device, Packet::Publish(Box::new(retained)));
+    rig.sync();
+    let later = rig.client("dashboard/z", V5);
+    rig.subscribe(later, "plant/#", QoS::AtLeastOnce);
+    rig.sync();
+    assert_eq!(rig.payloads(later), ["new"]);
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::cover::cover_of;
 use super::stats;
 use crate::cli::plant::hex;
+use crate::evidence::erasure::Erasure;
 use crate::evidence::proof::TlogProofError;
 use crate::evidence::tree::leaf_hash;
 use crate::evidence::{EntryType, VerifierKey};
@@ -278,11 +279,34 @@ impl LogReader {
         reader.entry(index)
     }
 
+    /// The entry that says that the body of entry `index` was erased, and what else it says. Null while
+    /// the erasure is not done.
+    fn erased_by(&self, index: u64) -> serde_json::Value {
+        let mut reader = self.reader.clone();
+        reader.set_until(Until::Written);
+        let mut said = serde_json::Value::Null;
+        // It stands behind what it is about. What cannot be read is for `audit verify` to name.
+        let _ = reader.visit(index, u64::MAX, None, &mut |entry| {
+            let erasure = Erasure::read(entry.json).filter(|it| it.is_done);
+            let Some(erasure) = erasure.filter(|it| it.indices.contains(index)) else {
+                return ControlFlow::Continue(());
+            };
+            let fields: serde_json::Value = serde_json::from_slice(entry.json).unwrap_or_default();
+            let (t, reason) = (fields.get("t"), erasure.reason);
+            said = json!({ "index": entry.index, "t": t, "reason": reason });
+            ControlFlow::Break(())
+        });
+        said
+    }
+
     fn long(&self, entry: &Entry, cover: Option<u64>) -> String {
         let fields: serde_json::Value = serde_json::from_slice(&entry.json).unwrap_or_default();
         let topic = fields.get("topic").and_then(|topic| topic.as_str());
         let topic = topic.and_then(|topic| TopicName::parse(topic).ok());
-        let body = entry.body.as_ref().map(|body| match (&topic, &self.schemas) {
+        let erased = entry.body.as_ref().filter(|body| body.is_erased());
+        let erased = erased.map(|_| self.erased_by(entry.index));
+        let body = entry.body.as_ref().filter(|body| !body.is_erased());
+        let body = body.map(|body| match (&topic, &self.schemas) {
             (Some(topic), Some(schemas)) => schemas.mask(topic, &body.payload),
             _ => format!("<{} bytes>", body.payload.len()),
         });
@@ -295,6 +319,7 @@ impl LogReader {
             "body_bytes": entry.body.as_ref().map(|body| body.payload.len()),
             "body": body,
             "cover": cover,
+            "erased": erased,
             "covered": entry.index < self.covered(),
             "covered_entries": self.covered(),
         })

@@ -9,6 +9,7 @@ pub(super) mod check_proof;
 mod check_receipt;
 mod consistency;
 mod cover;
+pub(super) mod erase;
 mod export;
 mod filter;
 mod fsck;
@@ -62,6 +63,8 @@ pub(super) enum AuditVerb {
     Timestamp(TimestampVerb),
     /// Compare the tiles with the segments; write them and the query index again (exit 0 or 1)
     Fsck(FsckArguments),
+    /// Erase payloads and salts for good, and say so in the log (exit 1: there are none)
+    Erase(erase::EraseArguments),
     /// Build the query index again from the log
     Reindex,
     /// Tell whether the log kept the promise of a receipt (exit 0, 1; 2 if nothing signed says so yet)
@@ -202,6 +205,7 @@ pub(super) fn run(dir: &Path, verb: &AuditVerb) -> Result<Answer, CliFailure> {
         AuditVerb::WhoIs(arguments) => who_is::run(dir, arguments),
         AuditVerb::Timestamp(verb) => timestamp::run(dir, verb),
         AuditVerb::Fsck(arguments) => fsck::run(dir, arguments),
+        AuditVerb::Erase(arguments) => erase::run(dir, arguments),
         AuditVerb::Reindex => read::reindex(dir),
         AuditVerb::CheckReceipt(arguments) => check_receipt::run(dir, arguments),
         AuditVerb::Bundle(arguments) => bundle::run(dir, arguments),

@@ -41,6 +41,7 @@ pub(super) struct Line {
     body_bytes: Option<u64>,
     body: Option<String>,
     cover: Option<u64>,
+    erased: Option<Value>,
     covered: Option<bool>,
     covered_entries: Option<u64>,
 }
@@ -191,6 +192,7 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
             "body_bytes": line.body_bytes,
             "body": line.body,
             "cover": line.cover,
+            "erased": line.erased,
             "covered": line.covered,
         }));
         return Ok(Answer::Yes);
@@ -219,8 +221,22 @@ pub(super) fn show_entry(dir: &Path, arguments: &ShowArguments) -> Result<Answer
         lines.push(format!("body, {bytes} bytes, fits its commitment"));
         lines.push(format!("  {}", escape(body)));
     }
+    if line.body.is_none() && line.body_bytes.is_some() {
+        lines.push(erased(line.erased.as_ref()));
+    }
     show::line(&lines.join("\n"));
     Ok(Answer::Yes)
+}
+
+/// When and why a body was erased, and which entry says so.
+fn erased(by: Option<&Value>) -> String {
+    let Some(by) = by.filter(|by| by.is_object()) else {
+        return "body: being erased; `avow serve` or `avow audit erase` finishes that".to_owned();
+    };
+    let number = |field: &str| by.get(field).and_then(Value::as_u64).unwrap_or_default();
+    let reason = by.get("reason").and_then(Value::as_str).unwrap_or_default();
+    let (index, time) = (number("index"), print::time(number("t")));
+    format!("body: erased at {time}, entry {index} says so; reason: {}", escape(reason))
 }
 
 pub(super) fn prove(dir: &Path, arguments: &ProveArguments) -> Result<Answer, CliFailure> {

@@ -143,6 +143,8 @@ fn good(
             "segments": report.segments,
             "checkpoints": report.checkpoints,
             "entries_per_second": per_second,
+            "erased_bodies": report.erased_bodies,
+            "unfinished_erasures": report.unfinished_erasures,
             "root_hash": root,
             "cosigned": vouched.cosigned,
             "timestamps": vouched.stamps,
@@ -158,6 +160,13 @@ fn good(
         crate::config::format_bytes(report.bytes),
     )];
     lines.extend(root.map(|root| format!("root hash {root}")));
+    if report.erased_bodies > 0 {
+        let bodies = report.erased_bodies;
+        lines.push(format!("{bodies} bodies were erased, as entries say"));
+    }
+    if report.unfinished_erasures > 0 {
+        lines.push("an erasure began and is not done; the next start finishes it".to_owned());
+    }
     let unsigned = report.unsigned_tail_entries;
     match tail_defect {
         None if unsigned == 0 => {}

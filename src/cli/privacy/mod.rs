@@ -1,6 +1,7 @@
 //! Privacy at the command line: the keys of pseudonyms who stands behind one, and the
 //! thread that keeps what the configuration promises.
 
+pub(super) mod erase;
 pub(super) mod keeper;
 pub(super) mod keys;
 pub(super) mod who_is;
@@ -8,6 +9,8 @@ pub(super) mod who_is;
 use std::path::PathBuf;
 
 use super::files::FileFault;
+use crate::server::NotServing;
+use crate::storage::StorageFault;
 
 /// Why something about privacy could not be done.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -26,6 +29,21 @@ pub enum PrivacyFault {
     /// The system gave no randomness.
     #[error("the system gives no randomness")]
     Randomness,
+    /// Neither a peer, nor a subject, nor entries, or more than one of them.
+    #[error("say whose bodies: exactly one of --device, --who, --subject and --index")]
+    Whose,
+    /// No reason, or a long one.
+    #[error("a reason has 1 to {} bytes", erase::REASON_BYTES_MAX)]
+    Reason,
+    /// The log.
+    #[error(transparent)]
+    Storage(#[from] StorageFault),
+    /// The running broker.
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// What was done could not be recorded.
+    #[error(transparent)]
+    Record(Box<super::CliFailure>),
     /// Not a pseudonym.
     #[error("`{0}` is not a pseudonym")]
     #[diagnostic(help(

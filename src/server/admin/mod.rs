@@ -18,8 +18,8 @@ mod serve;
 pub use client::{Client, ClientError};
 pub use filter::{LogFilter, LogOrder, LogPeriod};
 pub use lock::{Lock, LockError};
-pub use protocol::{ACTS, FACTS, LogRequest, RecordRequest, Request, RequestError};
-pub use serve::{Admin, AdminError, AdminOptions, AnswerLog, Answers, Gone};
+pub use protocol::{ACTS, EraseRequest, FACTS, LogRequest, RecordRequest, Request, RequestError};
+pub use serve::{Admin, AdminError, AdminOptions, AnswerErase, AnswerLog, Answers, Gone};
 
 /// The socket's name in its directory.
 pub const SOCKET_NAME: &str = "admin.sock";

@@ -64,6 +64,31 @@ pub enum Request {
     Record(RecordRequest),
     /// Read the log.
     Log(LogRequest),
+    /// Erase bodies.
+    Erase(EraseRequest),
+}
+
+/// Bodies to erase: exactly one of `who`, `subject` and `first` says which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseRequest {
+    /// Of what this peer published, as `role/name`.
+    #[serde(default)]
+    pub who: Option<String>,
+    /// Whose schemas say that they are data of this subject.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Of this entry.
+    #[serde(default)]
+    pub first: Option<u64>,
+    /// Of those up to this one.
+    #[serde(default)]
+    pub last: Option<u64>,
+    /// Why, for the log.
+    pub reason: String,
+    /// Only say what would be erased.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// An act to record.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::lock::Lock;
-use super::protocol::{LogRequest, RecordRequest, Request};
+use super::protocol::{EraseRequest, LogRequest, RecordRequest, Request};
 use super::{CLIENTS_MAX, REQUEST_BYTES_MAX, SOCKET_NAME};
 use crate::broker::Administration;
 use crate::server::{Handle, Running};
@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// take its time. An error is text for the operator.
 pub type AnswerLog =
     Arc<dyn Fn(&LogRequest, &mut Answers<'_>) -> Result<(), AdminError> + Send + Sync>;
+
+/// Erases bodies, through the broker that it is given, and says in one line what was erased.
+pub type AnswerErase =
+    Arc<dyn Fn(&EraseRequest, &Handle, &mut Answers<'_>) -> Result<(), AdminError> + Send + Sync>;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,8 @@ pub struct AdminOptions<'a> {
     pub server: &'a Running,
     /// Reads the log.
     pub log: AnswerLog,
+    /// Erases bodies.
+    pub erase: AnswerErase,
 }
 
 /// An admin socket that serves until dropped.
@@ -79,6 +85,7 @@ impl Admin {
             handle: options.server.handle(),
             listen: options.server.local_addr().to_string(),
             log: options.log,
+            erase: options.erase,
         };
         Self::serve(options.lock.directory(), Arc::new(service))
     }
@@ -251,6 +258,7 @@ struct Service {
     handle: Handle,
     listen: String,
     log: AnswerLog,
+    erase: AnswerErase,
 }
 
 impl Service {
@@ -261,6 +269,8 @@ impl Service {
                 let index = self.handle.record(Administration::try_from(request)?)?;
                 answers.line(&json!({ "index": index }).to_string())?;
             }
+            // What it leaves in the log, it records itself: a request may name a person.
+            Request::Erase(request) => (self.erase)(&request, &self.handle, answers)?,
             Request::Log(request) => {
                 self.record_read(&request)?;
                 (self.log)(&request, answers)?;

@@ -20,6 +20,8 @@ pub(crate) struct StoredMessage {
     pub(crate) received: UnixNanos,
     pub(crate) payload: Bytes,
     pub(crate) properties: PublishProperties,
+    /// Whether its body was erased: the record has none.
+    pub(crate) is_erased: bool,
 }
 
 /// One copy of a message: what subscriptions made of it.
@@ -42,7 +44,7 @@ impl StoredMessage {
     }
 
     pub(super) fn read(r: &mut Reader<'_>, body: LogBody<'_>) -> Option<Self> {
-        let (payload, properties) = body?;
+        let (payload, properties) = body.unwrap_or_default();
         let (index, topic) = (r.number()?, topic(r)?);
         let flags = r.byte().filter(|flags| *flags < 8)?;
         Some(Self {
@@ -54,6 +56,7 @@ impl StoredMessage {
             received: UnixNanos::new(r.number()?),
             payload: Bytes::copy_from_slice(payload),
             properties: decode_forwarded(properties).ok()?,
+            is_erased: body.is_none(),
         })
     }
 }

@@ -215,6 +215,7 @@ fn left() -> StoredMessage {
         received: UnixNanos::new(2),
         payload: Bytes::from_static(b"x"),
         properties: PublishProperties::default(),
+        is_erased: false,
     }
 }
 
@@ -320,6 +321,7 @@ fn any_message() -> impl Strategy<Value = StoredMessage> {
             received: UnixNanos::new(index),
             payload: payload.into(),
             properties: PublishProperties::default(),
+            is_erased: false,
         },
     )
 }

@@ -23,7 +23,8 @@ fn service() -> Arc<Service> {
             Ok(())
         }
     });
-    Arc::new(Service { handle: scripted_handle(), listen: "[::1]:8883".to_owned(), log })
+    let erase: AnswerErase = Arc::new(|_, _, _| Err(AdminError::Log("nothing".to_owned())));
+    Arc::new(Service { handle: scripted_handle(), listen: "[::1]:8883".to_owned(), log, erase })
 }
 
 fn lines(client: &mut Client, request: &Request) -> Result<Vec<String>, ClientError> {
