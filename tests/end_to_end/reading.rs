@@ -164,7 +164,7 @@ fn stats_count_what_a_search_finds() {
 #[test]
 fn an_export_is_read_by_other_programs_and_stands_in_the_log() {
     for stops in [false, true] {
-        let (plant, _broker) = lived(stops);
+        let (plant, broker) = lived(stops);
         let export = |format: &str, more: &[&str], code| {
             let out = plant.beside(&format!("out.{format}"));
             let line = ["audit", "export", "--format", format, "--json", "--device", "press-7"];
@@ -193,6 +193,11 @@ fn an_export_is_read_by_other_programs_and_stands_in_the_log() {
         std::fs::remove_file(plant.beside("out.csv")).unwrap();
         let (_, csv) = export("csv", &[], 0);
         read_by_python(&plant, &csv, entries);
+        if let Some(broker) = &broker {
+            // The traces of a running broker are searched once a checkpoint covers them.
+            let recorded = broker.metric("avow_log_entries_total");
+            broker.wait_for_metric("avow_log_entries_signed_total", recorded);
+        }
         let trace = plant.query(&["--type", "export", "--limit", "100"]);
         assert!(!trace.is_empty() && trace.iter().all(|entry| entry["act"] == "log.export"));
     }
