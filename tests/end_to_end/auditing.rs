@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Broker, Bundle, Plant, Said, free_port, run};
+use crate::public_form::{has_python, verify_py};
 use crate::raw::{Raw, Version};
 
 const TOPIC: &str = "plant/press-7/sealed/x";
@@ -133,7 +134,8 @@ fn an_auditor_mirrors_the_log_with_curl_and_the_mirror_verifies() {
     assert!(broker.stop().success());
 }
 
-/// Every entry of the mirror is that of the log, and the tiles give the signed root.
+/// Every entry of the mirror is that of the log, and the tiles give the signed root: by our own
+/// verifier, by one that shares no code with it, and by hand.
 fn verify_mirror(api: &Api, mirror: &Path, size: u64) {
     let mut entries = Vec::new();
     for number in 0..size.div_ceil(256) {
@@ -163,6 +165,20 @@ fn verify_mirror(api: &Api, mirror: &Path, size: u64) {
         (signed.tree_size, signed.root_hash),
         (size, avow::evidence::tree::root_of(&leaves))
     );
+    let key = api.plant.dir().join("log.vkey");
+    let mut verify = api.plant.avow(&["audit", "verify", "--directory"]);
+    let said = run(verify.arg(mirror).arg("--key").arg(&key)).exits(0);
+    assert!(said.out.contains("give the signed root hash"), "{said:?}");
+    if has_python() {
+        run(verify_py().arg("log").arg(mirror).arg(&key)).exits(0);
+        let bundle = mirror.join("tile/entries/000");
+        let whole = std::fs::read(&bundle).unwrap();
+        let mut bent = whole.clone();
+        bent[40] ^= 1;
+        std::fs::write(&bundle, bent).unwrap();
+        run(verify_py().arg("log").arg(mirror).arg(&key)).exits(1);
+        std::fs::write(&bundle, whole).unwrap();
+    }
 }
 
 #[test]

@@ -210,4 +210,23 @@ fn a_bundle_of_what_a_device_signed_has_its_statement() {
     let said = run(Command::new("sh").args(["-c", by_hand]).current_dir(&out)).exits(0);
     assert!(said.out.contains("Verified OK"), "{said:?}");
     flips(&out);
+    // Without its payload and salt, which are erased, the signature still verifies.
+    let index = index_of(&stage.plant, "publish");
+    let erase = ["audit", "erase", "--index", &index.to_string(), "--reason", "asked to"];
+    run(&mut stage.plant.avow(&erase)).exits(0);
+    let erased = bundle(&stage.plant, index, "erased");
+    for gone in ["payload.bin", "salt.bin", "properties.bin"] {
+        assert!(out.join(gone).is_file() && !erased.join(gone).exists(), "{gone}");
+    }
+    assert!(
+        run(Command::new("sh").args(["-c", by_hand]).current_dir(&erased))
+            .exits(0)
+            .out
+            .contains("OK")
+    );
+    if let Some(mut python) = python() {
+        let said = run(python.arg(erased.join("verify.py")).arg(&erased)).exits(0);
+        assert!(said.out.contains("was erased") && said.out.contains("(A2)"), "{said:?}");
+    }
+    flips(&erased);
 }

@@ -61,7 +61,7 @@ impl Public {
     }
 }
 
-fn verify_py() -> Command {
+pub(crate) fn verify_py() -> Command {
     let mut python = Command::new(python3());
     python.arg("-I").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verify.py"));
     python
@@ -71,7 +71,7 @@ fn python3() -> String {
     std::env::var("AVOW_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-fn has_python() -> bool {
+pub(crate) fn has_python() -> bool {
     is_there("python3", Command::new(python3()).arg("--version"), "verify.py is not run")
 }
 
